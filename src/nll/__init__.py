@@ -1,0 +1,67 @@
+"""Run a language model over a text once, keep what its likelihood says, derive everything else.
+
+    import nll
+    model = nll.load()
+    traces = list(model.trace(["The capital of France is Paris."]))
+    nll.score(traces, ["min_k_prob", "lrr"]).to_pandas()
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "BadFile": "_errors",
+    "BadInput": "_errors",
+    "BadModel": "_errors",
+    "BadText": "_errors",
+    "Fields": "trace",
+    "MissingExtra": "_errors",
+    "MissingField": "_errors",
+    "NllError": "_errors",
+    "Provenance": "trace",
+    "Rejected": "trace",
+    "Text": "trace",
+    "Trace": "trace",
+    "Undefined": "_declare",
+    "declarations": "_declare",
+    "declare_score": "_declare",
+    "load": "models",
+    "read_traces": "_arrow",
+    "score": "_table",
+    "write_traces": "_arrow",
+}
+_ROOMS = ("kernels", "models", "scores", "testing", "trace")
+
+__all__ = [*_HOME, *_ROOMS, "__version__"]
+
+if TYPE_CHECKING:
+    from nll import kernels, models, scores, testing, trace
+    from nll._arrow import read_traces, write_traces
+    from nll._declare import Undefined, declarations
+    from nll._declare import score as declare_score
+    from nll._errors import (
+        BadFile, BadInput, BadModel, BadText, MissingExtra, MissingField, NllError,
+    )  # fmt: skip
+    from nll._table import score
+    from nll.models import load
+    from nll.trace import Fields, Provenance, Rejected, Text, Trace
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        module = import_module(f"nll.{_HOME[name]}")
+        value = getattr(module, "score" if name == "declare_score" else name)
+    elif name in _ROOMS:
+        value = import_module(f"nll.{name}")
+    else:
+        raise AttributeError(f"module 'nll' has no attribute '{name}'")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

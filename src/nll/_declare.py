@@ -1,0 +1,226 @@
+"""The declaration beside each score, from which command line, report, docs and planner are fed.
+
+A score is a plain function of a trace. `@score(...)` attaches a `Declaration` and registers it under
+the function's name; outsiders register theirs through the entry-point group `nll.scores`, whose
+entries name a module or a function.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points
+from typing import Any, Final, Literal, TypeVar
+
+from nll._errors import BadInput
+from nll.trace import Fields
+
+F = TypeVar("F", bound=Callable[..., Any])
+Shape = Literal["text", "token", "word"]
+
+
+class Undefined(float):
+    """A nan that says why: what a score returns where its value does not exist.
+
+    >>> x = Undefined("no token was scored")
+    >>> x != x, x.reason
+    (True, 'no token was scored')
+    """
+
+    reason: str
+
+    def __new__(cls, reason: str) -> Undefined:
+        self = super().__new__(cls, "nan")
+        self.reason = reason
+        return self
+
+    def __reduce__(self) -> tuple[type[Undefined], tuple[str]]:
+        return Undefined, (self.reason,)
+
+
+@dataclass(frozen=True, slots=True)
+class Declaration:
+    """What a score is, beside its code.
+
+    higher_means: what a larger value speaks for, in a word or two (`member`, `machine`, `uncertain`).
+    reads: names of the Trace fields it uses.   unit: `nats`, `bits`, `1` (dimensionless), ...
+    range: lowest and highest possible value.   paper: arXiv id, DOI or URL of the source.
+    fields: what must be asked of the model beyond the defaults, given the score's parameters.
+    shape: one value per text, token or word.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    higher_means: str
+    reads: tuple[str, ...]
+    unit: str
+    range: tuple[float, float]
+    paper: str
+    question: str
+    shape: Shape = "text"
+    fields: Callable[..., Fields] = Fields
+    experimental: bool = False
+
+    @property
+    def summary(self) -> str:
+        """First line of the function's docstring."""
+        return (inspect.getdoc(self.function) or "").split("\n", 1)[0]
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Keyword options and their defaults."""
+        return {
+            p.name: p.default
+            for p in inspect.signature(self.function).parameters.values()
+            if p.kind is p.KEYWORD_ONLY
+        }
+
+
+_registry: dict[str, Declaration] = {}
+
+
+def score(
+    *,
+    higher_means: str,
+    reads: tuple[str, ...],
+    unit: str,
+    range: tuple[float, float],
+    paper: str,
+    question: str,
+    shape: Shape = "text",
+    fields: Callable[..., Fields] | None = None,
+    experimental: bool = False,
+) -> Callable[[F], F]:
+    """Declare the function below as a score; it stays a plain function (see Declaration).
+
+    Example:
+        @score(higher_means="uncertain", reads=("logp",), unit="nats", range=(0, inf),
+               paper="10.1000/xyz", question="uncertainty")
+        def worst_nll(trace: Trace, *, tail: float = 0.1) -> float: ...
+
+    Raises BadInput when another score already has this name.
+    """
+
+    def attach(function: F) -> F:
+        name: str = function.__name__
+        if name in _registry and _registry[name].function.__module__ != function.__module__:
+            raise BadInput(f"two scores are called '{name}': {_registry[name].function.__module__} "
+                           f"and {function.__module__}")
+        _registry[name] = Declaration(
+            name=name, function=function, higher_means=higher_means, reads=reads, unit=unit,
+            range=range, paper=paper, question=question, shape=shape,
+            fields=fields or (lambda **_: Fields()), experimental=experimental,
+        )  # fmt: skip
+        return function
+
+    return attach
+
+
+@cache
+def _load() -> None:
+    import nll.scores  # noqa: F401  registers the built-in scores
+
+    for entry in entry_points(group="nll.scores"):
+        entry.load()
+
+
+def declarations() -> Mapping[str, Declaration]:
+    """All scores by name: built in, and from installed packages' entry points `nll.scores`."""
+    _load()
+    return dict(_registry)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A score with its parameters, as asked for: `min_k_prob(k=0.1)`."""
+
+    declaration: Declaration
+    parameters: Mapping[str, Any]
+    label: str
+
+    @property
+    def fields(self) -> Fields:
+        """What the trace must hold for it."""
+        defaults = self.declaration.parameters
+        return self.declaration.fields(**{**defaults, **self.parameters})
+
+    def __call__(self, trace: Any) -> Any:
+        return self.declaration.function(trace, **self.parameters)
+
+
+ALL: Final = "all"
+
+
+def requests(specs: str | Callable[..., Any] | Any) -> list[Request]:
+    """Read score specs: names, `name(option=value)`, declared functions, or `all`.
+
+    Raises BadInput naming the unknown score or option and the ones that exist.
+    """
+    if isinstance(specs, str) or callable(specs):
+        specs = [specs]
+    out: dict[str, Request] = {}
+    for spec in specs:
+        for request in _expand(spec):
+            out.setdefault(request.label, request)
+    if not out:
+        raise BadInput("no score was asked for; `nll scores` lists them")
+    return list(out.values())
+
+
+def _expand(spec: Any) -> list[Request]:
+    if spec == ALL:
+        return [
+            Request(d, {}, d.name) for d in declarations().values() if d.shape == "text"
+        ]
+    if isinstance(spec, Request):
+        return [spec]
+    if callable(spec):
+        found = [d for d in declarations().values() if d.function is spec]
+        if not found:
+            raise BadInput(f"{spec!r} is not a declared score; declare it with @nll.declare_score")
+        return [Request(found[0], {}, found[0].name)]
+    return [_parse(str(spec))]
+
+
+def _parse(spec: str) -> Request:
+    name, parameters = spec.strip(), {}
+    if "(" in name:
+        try:
+            call = ast.parse(name, mode="eval").body
+            if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.args:
+                raise ValueError
+            name = call.func.id
+            parameters = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
+        except (ValueError, SyntaxError):
+            raise BadInput(
+                f"cannot read score '{spec}'; write name or name(option=value), "
+                "for example min_k_prob(k=0.1)"
+            ) from None
+    known = declarations()
+    if name not in known:
+        import difflib
+
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        raise BadInput(f"unknown score '{name}'; {hint}`nll scores` lists them")
+    declaration = known[name]
+    for option, value in parameters.items():
+        defaults = declaration.parameters
+        if option not in defaults:
+            has = ", ".join(defaults) or "none"
+            raise BadInput(f"score '{name}' has no option '{option}' (it has: {has})")
+        _check_type(name, option, value, defaults[option])
+    return Request(declaration, parameters, spec.strip())
+
+
+def _check_type(name: str, option: str, value: Any, default: Any) -> None:
+    number = isinstance(default, int | float) and not isinstance(default, bool)
+    fine = isinstance(value, int | float) and not isinstance(value, bool) if number else (
+        default is None or isinstance(value, type(default))
+    )
+    if not fine:
+        kind = "number" if number else type(default).__name__
+        raise BadInput(f"option '{option}' of score '{name}' must be a {kind}, not {value!r}")
