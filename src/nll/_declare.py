@@ -80,6 +80,12 @@ class Declaration:
 
 
 _registry: dict[str, Declaration] = {}
+_aliases: dict[str, tuple[str, ...]] = {}
+
+
+def alias(name: str, *specs: str) -> None:
+    """Let `name`, typed as a score spec, stand for the given specs (`log_rank`: `log_rank_score`)."""
+    _aliases[name] = specs
 
 
 def score(
@@ -107,8 +113,10 @@ def score(
     def attach(function: F) -> F:
         name: str = function.__name__
         if name in _registry and _registry[name].function.__module__ != function.__module__:
-            raise BadInput(f"two scores are called '{name}': {_registry[name].function.__module__} "
-                           f"and {function.__module__}")
+            raise BadInput(
+                f"two scores are called '{name}': {_registry[name].function.__module__} "
+                f"and {function.__module__}"
+            )
         _registry[name] = Declaration(
             name=name, function=function, higher_means=higher_means, reads=reads, unit=unit,
             range=range, paper=paper, question=question, shape=shape,
@@ -135,11 +143,16 @@ def declarations() -> Mapping[str, Declaration]:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A score with its parameters, as asked for: `min_k_prob(k=0.1)`."""
+    """A score with its parameters, as asked for: `min_k_prob(k=0.1)`.
+
+    optional: came in by `all`, so a trace that lacks what it needs leaves it undefined; a score that
+    was asked for by name is an error then.
+    """
 
     declaration: Declaration
     parameters: Mapping[str, Any]
     label: str
+    optional: bool = False
 
     @property
     def fields(self) -> Fields:
@@ -152,11 +165,13 @@ class Request:
 
 
 ALL: Final = "all"
+TWO_MODELS: Final = frozenset({"cross_mean", "cross_var"})
 
 
 def requests(specs: str | Callable[..., Any] | Any) -> list[Request]:
     """Read score specs: names, `name(option=value)`, declared functions, or `all`.
 
+    `all` is every score of a whole text that one model's plain trace can give.
     Raises BadInput naming the unknown score or option and the ones that exist.
     """
     if isinstance(specs, str) or callable(specs):
@@ -164,16 +179,19 @@ def requests(specs: str | Callable[..., Any] | Any) -> list[Request]:
     out: dict[str, Request] = {}
     for spec in specs:
         for request in _expand(spec):
-            out.setdefault(request.label, request)
+            if request.label not in out or out[request.label].optional:
+                out[request.label] = request
     if not out:
         raise BadInput("no score was asked for; `nll scores` lists them")
     return list(out.values())
 
 
 def _expand(spec: Any) -> list[Request]:
-    if spec == ALL:
+    if isinstance(spec, str) and spec.strip() == ALL:
         return [
-            Request(d, {}, d.name) for d in declarations().values() if d.shape == "text"
+            Request(d, {}, d.name, optional=True)
+            for d in declarations().values()
+            if d.shape == "text" and not TWO_MODELS & set(d.reads)
         ]
     if isinstance(spec, Request):
         return [spec]
@@ -182,11 +200,17 @@ def _expand(spec: Any) -> list[Request]:
         if not found:
             raise BadInput(f"{spec!r} is not a declared score; declare it with @nll.declare_score")
         return [Request(found[0], {}, found[0].name)]
-    return [_parse(str(spec))]
+    spec = str(spec).strip()
+    declarations()
+    name, bracket, rest = spec.partition("(")
+    if name in _aliases:
+        return [_parse(s + bracket + rest, label=s if s.endswith(")") else spec)
+                for s in _aliases[name]]  # fmt: skip
+    return [_parse(spec, label=spec)]
 
 
-def _parse(spec: str) -> Request:
-    name, parameters = spec.strip(), {}
+def _parse(spec: str, *, label: str) -> Request:
+    name, parameters = spec, {}
     if "(" in name:
         try:
             call = ast.parse(name, mode="eval").body
@@ -203,7 +227,7 @@ def _parse(spec: str) -> Request:
     if name not in known:
         import difflib
 
-        near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+        near = difflib.get_close_matches(name, [*known, *_aliases], n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}? " if near else ""
         raise BadInput(f"unknown score '{name}'; {hint}`nll scores` lists them")
     declaration = known[name]
@@ -213,13 +237,15 @@ def _parse(spec: str) -> Request:
             has = ", ".join(defaults) or "none"
             raise BadInput(f"score '{name}' has no option '{option}' (it has: {has})")
         _check_type(name, option, value, defaults[option])
-    return Request(declaration, parameters, spec.strip())
+    return Request(declaration, parameters, label)
 
 
 def _check_type(name: str, option: str, value: Any, default: Any) -> None:
     number = isinstance(default, int | float) and not isinstance(default, bool)
-    fine = isinstance(value, int | float) and not isinstance(value, bool) if number else (
-        default is None or isinstance(value, type(default))
+    fine = (
+        isinstance(value, int | float) and not isinstance(value, bool)
+        if number
+        else (default is None or isinstance(value, type(default)))
     )
     if not fine:
         kind = "number" if number else type(default).__name__

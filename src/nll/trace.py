@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -95,12 +96,16 @@ class Fields:
     betas: inverse temperatures b at which `lse_at` = ln sum_v p_v^b is kept.
     boundary: keep the log mass of word-start tokens at each position and one past the end.
     hidden: keep the states as they enter the unembedding (4 d bytes a token).
+    kl_uniform: keep the divergence of the uniform distribution from the model's at each position.
+
+    With both `boundary` and `betas` the word-start mass is kept at each inverse temperature too.
     """
 
     top_k: int = 0
     betas: tuple[float, ...] = ()
     boundary: bool = False
     hidden: bool = False
+    kl_uniform: bool = False
 
     def __post_init__(self) -> None:
         if self.top_k < 0:
@@ -116,6 +121,7 @@ class Fields:
             betas=self.betas + other.betas,
             boundary=self.boundary or other.boundary,
             hidden=self.hidden or other.hidden,
+            kl_uniform=self.kl_uniform or other.kl_uniform,
         )
 
 
@@ -164,12 +170,24 @@ class Provenance:
 
 
 PER_TOKEN = ("logp", "entropy", "varentropy", "rank", "ties")
-OPTIONAL = ("top_ids", "top_logp", "lse_at", "boundary", "cross_mean", "cross_var", "hidden")
+OPTIONAL = (
+    "top_ids",
+    "top_logp",
+    "lse_at",
+    "boundary",
+    "boundary_at",
+    "kl_uniform",
+    "cross_mean",
+    "cross_var",
+    "hidden",
+)
 _HOW = {
     "top_ids": "top_k=10",
     "top_logp": "top_k=10",
     "lse_at": "betas=(...)",
     "boundary": "boundary=True",
+    "boundary_at": "boundary=True, betas=(...)",
+    "kl_uniform": "kl_uniform=True",
     "hidden": "hidden=True",
     "cross_mean": "reference=model",
     "cross_var": "reference=model",
@@ -188,6 +206,8 @@ class Trace:
     top_ids, top_logp: (T, k) most likely tokens first.
     betas, lse_at: (G,), (T, G) ln sum_v p_v^b at inverse temperatures b.
     boundary: (T + 1,) log mass of word-start tokens before each token and after the last.
+    boundary_at: (T + 1, G) the same mass under the distribution at each inverse temperature b.
+    kl_uniform: (T,) KL(uniform || p) = -mean_v ln p_v - ln V, over the entries with p_v > 0.
     cross_mean, cross_var: (T,) mean and variance of this model's log p under a second model.
     hidden: (T, d) the state from which token t was predicted, as it enters the unembedding.
     vocab: token id -> string, for the ids that occur here.
@@ -210,6 +230,8 @@ class Trace:
     betas: tuple[float, ...] = ()
     lse_at: Array | None = None
     boundary: Array | None = None
+    boundary_at: Array | None = None
+    kl_uniform: Array | None = None
     cross_mean: Array | None = None
     cross_var: Array | None = None
     hidden: Array | None = None
@@ -219,13 +241,14 @@ class Trace:
 
     def __post_init__(self) -> None:
         n = len(self.logp)
-        for name in ("logp", "entropy", "varentropy", "cross_mean", "cross_var"):
+        for name in ("logp", "entropy", "varentropy", "kl_uniform", "cross_mean", "cross_var"):
             self._settle(name, _floats, (n,))
         for name in ("rank", "ties", "ids"):
             self._settle(name, _ints, (n,))
         self._settle("spans", _ints, (n, 2))
         self._settle("boundary", _floats, (n + 1,))
         self._settle("lse_at", _floats, (n, len(self.betas)))
+        self._settle("boundary_at", _floats, (n + 1, len(self.betas)))
         for name, kind in (("top_ids", _ints), ("top_logp", _floats), ("hidden", _floats)):
             value = getattr(self, name)
             if value is not None:
@@ -264,7 +287,11 @@ class Trace:
     def _all_scored(self) -> bool:
         return bool(self.scored.all())
 
-    @property
+    @cached_property
+    def _values(self) -> dict[str, Array]:
+        return {}
+
+    @cached_property
     def n_scored(self) -> int:
         """How many tokens count."""
         return int(np.count_nonzero(self.scored))
@@ -279,9 +306,18 @@ class Trace:
         return value
 
     def values(self, name: str) -> Array:
-        """`field(name)` at the scored tokens, as float64, so that sums are exact enough."""
-        value = self.field(name)
-        return (value if self._all_scored else value[self.scored]).astype(np.float64)
+        """`field(name)` at the scored tokens, as read-only float64, so that sums are exact enough.
+
+        Kept once computed, since most scores of a text read the same few fields.
+        """
+        held: Array | None = self._values.get(name)
+        if held is None:
+            value = self.field(name)
+            held = (value if self._all_scored else value[self.scored]).astype(np.float64)
+            held.flags.writeable = False
+            if held.ndim == 1:
+                self._values[name] = held
+        return held
 
     def lse(self, beta: float) -> Array:
         """ln sum_v p_v^beta at the scored tokens, float64; exact 0 at beta = 1.
@@ -290,9 +326,16 @@ class Trace:
         """
         if beta == 1.0:
             return np.zeros(self.n_scored)
+        return self.values("lse_at")[:, self.beta_index(beta)]
+
+    def beta_index(self, beta: float) -> int:
+        """The column of `lse_at` and `boundary_at` that speaks of inverse temperature beta.
+
+        Raises MissingField when the trace was not made with it.
+        """
         for column, held in enumerate(self.betas):
-            if np.isclose(held, beta, rtol=1e-9, atol=0):
-                return self.values("lse_at")[:, column]
+            if math.isclose(held, beta, rel_tol=1e-9):
+                return column
         raise MissingField(
             f"this trace holds no lse_at for inverse temperature {beta:g} "
             f"(it holds {list(self.betas)}); trace the text again with betas=({beta:g},)"
@@ -342,7 +385,11 @@ class Trace:
             )
             if not shared:
                 return self.text[start:end]
-        return self.vocab.get(int(self.ids[t]), "\N{REPLACEMENT CHARACTER}") if self.ids is not None else ""
+        return (
+            self.vocab.get(int(self.ids[t]), "\N{REPLACEMENT CHARACTER}")
+            if self.ids is not None
+            else ""
+        )
 
 
 def _floats(value: Any) -> Array:
