@@ -6,6 +6,32 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .PHONY: demo test test-slow lint docs bench env clean
 
+demo: env
+	mkdir -p demo-out
+	$(BIN)/nll report examples/ -o demo-out/report.html
+
+test: env
+	$(BIN)/python -m pytest
+
+# Minutes: full-length runs, and the same numbers from minicons and lm-eval.
+test-slow: env
+	$(PIP) install -q -c constraints.txt -e '.[peers]'
+	$(BIN)/python -m pytest -m slow
+
+lint: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+docs: env
+	$(BIN)/mkdocs build --strict
+
+bench: env
+	set -e; for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python "$$file"; done
+
+clean:
+	rm -rf build dist site demo-out .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
 env: $(VENV)/.ready
 
 $(VENV)/.ready: pyproject.toml constraints.txt
