@@ -24,7 +24,7 @@ ARROWS: dict[str, set[str]] = {
     "_errors": set(),
     "trace": {"_errors"},
     "_declare": LOW | {"scores"},
-    "_arrow": LOW | {"_declare"},
+    "_arrow": LOW | {"_declare", "runs._atomic"},
     "_table": LOW | {"_declare", "_arrow"},
     "scores": LOW | {"_declare"},
     "kernels": LOW,
@@ -88,11 +88,11 @@ def against_the_arrows(source: str, part: str) -> list[str]:
     for node in ast.walk(tree):
         for name in imported(node):
             package, _, rest = name.partition(".")
-            target = rest.split(".")[0]
+            target, _, inner = rest.partition(".")
             if package == "nll" and target not in {"", "__version__", part}:
-                fine = target in ARROWS.get(part, {target}) and (
-                    target not in FACES or part in FACES
-                )
+                allowed = ARROWS.get(part, {target})
+                known = target in allowed or f"{target}.{inner.split('.')[0]}" in allowed
+                fine = known and (target not in FACES or part in FACES)
             else:
                 fine = package not in HEAVY or node in typing_only or part in MAY_USE_HEAVY
             if not fine:
