@@ -1,7 +1,7 @@
 """The declaration beside each score, from which command line, report, docs and planner are fed.
 
-A score is a plain function of a trace. `@score(...)` attaches a `Declaration` and registers it under
-the function's name; outsiders register theirs through the entry-point group `nll.scores`, whose
+A score is a plain function of a trace. `@score(...)` registers a `Declaration` of it under the
+function's name; outsiders register theirs through the entry-point group `nll.scores`, whose
 entries name a module or a function.
 """
 
@@ -45,7 +45,7 @@ class Undefined(float):
 class Declaration:
     """What a score is, beside its code.
 
-    higher_means: what a larger value speaks for, in a word or two (`member`, `machine`, `uncertain`).
+    higher_means: what a larger value speaks for, in a word or two (`member`, `uncertain`).
     reads: names of the Trace fields it uses.   unit: `nats`, `bits`, `1` (dimensionless), ...
     range: lowest and highest possible value.   paper: arXiv id, DOI or URL of the source.
     fields: what must be asked of the model beyond the defaults, given the score's parameters.
@@ -84,7 +84,7 @@ _aliases: dict[str, tuple[str, ...]] = {}
 
 
 def alias(name: str, *specs: str) -> None:
-    """Let `name`, typed as a score spec, stand for the given specs (`log_rank`: `log_rank_score`)."""
+    """Let `name`, typed as a score spec, stand for the given specs."""
     _aliases[name] = specs
 
 
@@ -145,8 +145,8 @@ def declarations() -> Mapping[str, Declaration]:
 class Request:
     """A score with its parameters, as asked for: `min_k_prob(k=0.1)`.
 
-    optional: came in by `all`, so a trace that lacks what it needs leaves it undefined; a score that
-    was asked for by name is an error then.
+    optional: came in by `all`, so a trace that lacks what it needs leaves it undefined; a score
+    that was asked for by name is an error then.
     """
 
     declaration: Declaration

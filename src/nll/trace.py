@@ -200,7 +200,7 @@ class Trace:
 
     logp: (T,) log p(x_t | x_<t); nan where nothing was predicted.
     entropy: (T,) of the full next-token distribution.  varentropy: (T,) variance of log p under p.
-    rank: (T,) 1 + number of tokens with a strictly larger logit.  ties: (T,) others with an equal one.
+    rank: (T,) 1 + number of tokens with a strictly larger logit.  ties: (T,) others as likely.
     ids: (T,) token ids.  spans: (T, 2) first and past-the-end character of each token in `text`.
     prompt_tokens: tokens of the prompt; they are read, not scored.
     top_ids, top_logp: (T, k) most likely tokens first.
@@ -297,7 +297,7 @@ class Trace:
         return int(np.count_nonzero(self.scored))
 
     def field(self, name: str) -> Array:
-        """The array called `name`; raises MissingField, saying how to get it, when it is not held."""
+        """The array called `name`; raises MissingField, saying how to get it, when absent."""
         value: Array | None = getattr(self, name)
         if value is None:
             how = _HOW.get(name)
@@ -351,7 +351,7 @@ class Trace:
         bos = int(self.provenance.bos is not None)
         first = window - bos
         later = np.maximum(seen - first, 0) // stride + 1
-        return np.where(seen < first, seen, seen - later * stride)
+        return np.where(seen < first, seen, seen + bos - later * stride)
 
     @property
     def completion(self) -> Trace:
@@ -371,13 +371,13 @@ class Trace:
 
     @property
     def scored_text(self) -> str:
-        """The characters of the scored tokens (a first token without a BOS is not scored, but is text)."""
+        """The text without its prompt (an unscored first token is still text)."""
         if self.prompt_tokens == 0 or self.spans is None:
             return self.text
         return self.completion.text
 
     def token_text(self, t: int) -> str:
-        """Token t as it stands in the text; its vocabulary string when it covers part of a character."""
+        """Token t as it stands in the text; its vocabulary string if it is part of a character."""
         if self.spans is not None:
             start, end = (int(x) for x in self.spans[t])
             shared = (t > 0 and int(self.spans[t - 1, 1]) > start) or (

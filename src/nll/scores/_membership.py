@@ -1,0 +1,129 @@
+"""Was this text in the model's training data? Higher means more likely a member.
+
+All of these depend on length: compare texts of equal length. None of them is evidence without a
+blind baseline on the same texts (arXiv 2406.16201).
+"""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+
+from nll._declare import Undefined, score
+from nll._errors import BadInput
+from nll.scores._common import INF, NO_TOKENS, check_share, count, defined, lowest_mean, mean
+from nll.trace import Array, Trace
+
+MIN_SIGMA = 1e-6
+
+
+@score(
+    higher_means="member",
+    reads=("logp",),
+    unit="nats",
+    range=(-INF, 0.0),
+    paper="2310.16789",
+    question="membership",
+)
+def min_k_prob(trace: Trace, *, k: float = 0.2) -> float:
+    """Min-K% Prob: mean log-probability of the share k of tokens that were least likely.
+
+    Of T tokens max(1, floor(k T)) count; k = 1 is the mean log-probability. Nats; -inf when a token
+    had probability 0. Undefined when no token was scored or k = 0; BadInput when k is no share.
+    """
+    return lowest_mean(trace.values("logp"), k)
+
+
+@score(
+    higher_means="member",
+    reads=("logp", "entropy", "varentropy"),
+    unit="1",
+    range=(-INF, INF),
+    paper="2404.02936",
+    question="membership",
+)
+def min_k_plus_plus(trace: Trace, *, k: float = 0.2) -> float:
+    """Min-K%++: mean of the share k of smallest standardised log-probabilities.
+
+    z_t = (log p(x_t) - mu_t) / sigma_t with mean mu_t = -entropy and variance sigma_t^2 of log p
+    under the model's own distribution; sigma_t is at least 1e-6, so that a certain or a uniform
+    distribution gives 0. Undefined when no token was scored or k = 0.
+    """
+    return lowest_mean(standardised(trace), k)
+
+
+def standardised(trace: Trace) -> Array:
+    """(N,) standard scores of log p at the scored tokens, dimensionless."""
+    variance = np.maximum(trace.values("varentropy"), MIN_SIGMA**2)
+    return (trace.values("logp") + trace.values("entropy")) / np.sqrt(variance)
+
+
+@score(
+    higher_means="member",
+    reads=("logp",),
+    unit="nats",
+    range=(-INF, 0.0),
+    paper="1709.01604",
+    question="membership",
+)
+def loss_score(trace: Trace) -> float:
+    """Mean log-probability of a token: minus the loss. Nats.
+
+    Undefined when no token was scored.
+    """
+    return mean(trace.values("logp"))
+
+
+@score(
+    higher_means="member",
+    reads=("logp",),
+    unit="nats/byte",
+    range=(-INF, 0.0),
+    paper="2012.07805",
+    question="membership",
+)
+def zlib_score(trace: Trace, *, text: str | None = None) -> float:
+    """Mean log-probability over the compressed length of the text (zlib level 6, in bytes).
+
+    The length is that of the text without its prompt; `text` replaces it. Builds of zlib differ by
+    a byte or two. Undefined when no token was scored, or the trace does not hold its text.
+    """
+    scored = mean(trace.values("logp"))
+    if isinstance(scored, Undefined):
+        return scored
+    if text is None:
+        text = trace.scored_text
+        if not text:
+            return Undefined("the trace does not hold its text; pass it as text=")
+    return defined(scored / len(zlib.compress(text.encode("utf-8", "surrogatepass"))))
+
+
+@score(
+    higher_means="member",
+    reads=("logp", "entropy"),
+    unit="nats",
+    range=(-INF, 0.0),
+    paper="2407.21248",
+    question="membership",
+)
+def surp(trace: Trace, *, k: float = 0.2, max_entropy: float = 2.0) -> float:
+    """SURP: mean log-probability of the least likely tokens where the model was sure of itself.
+
+    Those are tokens among the share k of least likely ones (as many as `min_k_prob` takes; of
+    equally likely ones the first) whose distribution had an entropy below `max_entropy` nats. The
+    defaults are ours. Undefined when there is no such token.
+    """
+    check_share(k)
+    if max_entropy != max_entropy:
+        raise BadInput("max_entropy must be a number of nats, not nan")
+    logp, entropy = trace.values("logp"), trace.values("entropy")
+    if not logp.size:
+        return NO_TOKENS
+    if k == 0:
+        return Undefined("k = 0 selects no token")
+    least = np.argsort(logp, kind="stable")[: count(logp.size, k)]
+    surprising = logp[least][entropy[least] < max_entropy]
+    if not surprising.size:
+        return Undefined(f"no unlikely token was met with an entropy below {max_entropy:g} nats")
+    return mean(surprising)
