@@ -1,0 +1,128 @@
+"""Pages that are written by the code itself: scores, command line, API members, changelog.
+
+A page asks for its generated part with a line `<!-- generated: NAME -->`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+MARK = re.compile(r"^<!-- generated: ([\w.]+) -->$", re.MULTILINE)
+QUESTIONS = {
+    "surprisal": "How surprising is the text?",
+    "uncertainty": "How sure is the model of its answer?",
+    "membership": "Has the model seen the text?",
+    "machine_text": "Did a machine write it?",
+    "ood": "Is the text foreign to the model?",
+}
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Called by MkDocs for every page."""
+    return MARK.sub(lambda found: generate(found[1]), markdown)
+
+
+def generate(name: str) -> str:
+    """The generated part called `name`; raises KeyError for an unknown one."""
+    if name.startswith("members."):
+        return "\n\n".join(members(name.removeprefix("members.")))
+    return {"scores": scores, "cli": cli, "changelog": changelog}[name]()
+
+
+def changelog() -> str:
+    return (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def members(room: str) -> Iterator[str]:
+    """One mkdocstrings directive for every public name of a room."""
+    import importlib
+
+    module = importlib.import_module(room)
+    for name in module.__all__:
+        value = getattr(module, name)
+        if room == "nll" and (hasattr(value, "__path__") or name in {"trace", "__version__"}):
+            continue
+        yield f"::: {getattr(value, '__module__', room) if callable(value) else room}." + getattr(
+            value, "__name__", name
+        )
+
+
+def paper_link(paper: str) -> str:
+    if re.fullmatch(r"\d{4}\.\d{4,5}", paper):
+        return f"[arXiv {paper}](https://arxiv.org/abs/{paper})"
+    if paper.startswith("10."):
+        return f"[doi {paper}](https://doi.org/{paper})"
+    return f"<{paper}>" if paper.startswith("http") else paper
+
+
+def scores() -> str:
+    """Every declared score, grouped by the question that it answers."""
+    import nll
+
+    found = list(nll.declarations().values())
+    parts = []
+    for question in dict.fromkeys([*QUESTIONS, *(d.question for d in found)]):
+        rows = [d for d in found if d.question == question]
+        if not rows:
+            continue
+        parts.append(f"## {QUESTIONS.get(question, question)}\n")
+        parts.append("| score | a larger value speaks for | unit | range | options | paper |")
+        parts.append("| --- | --- | --- | --- | --- | --- |")
+        for d in rows:
+            options = ", ".join(f"`{k}={v!r}`" for k, v in d.parameters.items()) or "none"
+            low, high = (f"{x:g}".replace("inf", "∞") for x in d.range)
+            parts.append(
+                f"| `{d.name}` | {d.higher_means} | {d.unit} | {low} to {high} | {options} "
+                f"| {paper_link(d.paper)} |"
+            )
+        parts.append("")
+        for d in rows:
+            each = {"text": "", "token": " One value per token.", "word": " One value per word."}
+            marks = " *Experimental.*" if d.experimental else ""
+            reads = ", ".join(f"`{name}`" for name in d.reads)
+            parts.append(f"- **`{d.name}`**: {d.summary}{each[d.shape]}{marks} Reads {reads}.")
+        parts.append("")
+    return "\n".join(parts)
+
+
+def cli() -> str:
+    """Help of every command, from the command line itself."""
+    import typer.main
+
+    from nll.cli import app
+
+    return "\n".join(command_help(typer.main.get_command(app), "nll", 2))
+
+
+def command_help(command: Any, path: str, level: int) -> Iterator[str]:
+    parameters = [p for p in command.params if not getattr(p, "hidden", False)]
+    yield f"{'#' * level} `{path}`\n"
+    yield (command.help or "").replace("\b", "").strip() + "\n"
+    rows = [row for p in parameters if (row := parameter_row(p))]
+    if rows:
+        yield "| argument or option | meaning | default |\n| --- | --- | --- |"
+        yield "\n".join(rows) + "\n"
+    for name, inner in getattr(command, "commands", {}).items():
+        if not inner.hidden:
+            yield from command_help(inner, f"{path} {name}", level + 1)
+
+
+def parameter_row(parameter: Any) -> str:
+    if parameter.name in {"help", "install_completion", "show_completion"}:
+        return ""
+    shown = (
+        ", ".join([*parameter.opts, *parameter.secondary_opts])
+        if parameter.param_type_name == "option"
+        else parameter.human_readable_name
+    )
+    default = (
+        ""
+        if parameter.default in (None, (), []) or callable(parameter.default)
+        else (f"`{parameter.default}`")
+    )
+    meaning = " ".join((getattr(parameter, "help", None) or "").split()).replace("|", "\\|")
+    return f"| `{shown}` | {meaning} | {default} |"
