@@ -5,11 +5,11 @@ from pathlib import Path
 
 import nll
 
-speech = Path(__file__).with_name("memorised-speech.txt").read_text()
+declaration = Path(__file__).with_name("memorised-declaration.txt").read_text()
 
 with tempfile.TemporaryDirectory() as folder:
     file = Path(folder) / "traces.parquet"
-    nll.write_traces(file, nll.load().trace([speech]))
+    nll.write_traces(file, nll.load().trace([declaration]))
 
     for share in (0.1, 0.2, 0.5):
         [trace] = nll.read_traces(file)
