@@ -1,0 +1,41 @@
+"""Reading inputs, runs that survive an interruption, files that appear whole or not at all."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+# Lazy, because storing traces needs the atomic writing alone.
+_HOME = {
+    "Columns": "_read",
+    "ModelOptions": "_jobs",
+    "Outcome": "_run",
+    "Row": "_read",
+    "WriteError": "_atomic",
+    "atomic_path": "_atomic",
+    "read_rows": "_read",
+    "report_to": "_jobs",
+    "score_to": "_jobs",
+    "trace_to": "_jobs",
+    "write_atomic": "_atomic",
+}
+
+__all__ = [*_HOME]
+
+if TYPE_CHECKING:
+    from nll.runs._atomic import WriteError, atomic_path, write_atomic
+    from nll.runs._jobs import ModelOptions, report_to, score_to, trace_to
+    from nll.runs._read import Columns, Row, read_rows
+    from nll.runs._run import Outcome
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'nll.runs' has no attribute '{name}'")
+    value = getattr(import_module(f"nll.runs.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

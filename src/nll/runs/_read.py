@@ -1,0 +1,263 @@
+"""Texts from files, folders and standard input, row by row; what cannot be a text is set aside."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from nll._errors import BadInput, BadText
+from nll.runs._formats import Cell, csv_cells, jsonl_cells, parquet_cells, unknown_column
+from nll.trace import Text
+
+SUFFIXES = (".txt", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
+STDIN = "stdin"
+_PEEK = 100
+_MAGIC = (
+    b"PAR1",
+    b"PK\x03\x04",
+    b"\x89PNG",
+    b"%PDF",
+    b"GIF8",
+    b"\x7fELF",
+    b"\x1f\x8b",
+    b"\xff\xd8\xff",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of the input: a text, or the reason why it is none.
+
+    line: the line of a text file or the row of a Parquet file, from 1; None for a whole file.
+    """
+
+    index: int
+    id: str
+    source: str
+    line: int | None
+    text: Text | None = None
+    reason: str | None = None
+    detail: str | None = None
+
+    @property
+    def where(self) -> str:
+        """`file:line`, or the file."""
+        return self.source if self.line is None else f"{self.source}:{self.line}"
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Where a table's texts and ids stand; without `prompt` and `completion`, in `text`.
+
+    lines: a plain text file holds one text per line instead of one in all.
+    """
+
+    text: str = "text"
+    prompt: str | None = None
+    completion: str | None = None
+    id: str | None = None
+    lines: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.prompt is None) != (self.completion is None):
+            raise BadInput("a prompt column and a completion column go together; give both")
+
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """Columns that every table must have."""
+        text = (self.text,) if self.prompt is None else (self.prompt, str(self.completion))
+        return text if self.id is None else (*text, self.id)
+
+
+def read_rows(inputs: Sequence[str | os.PathLike[str]], columns: Columns) -> Iterator[Row]:
+    """Rows of files, folders (searched through, in sorted order) and `-` for standard input.
+
+    Missing, empty and binary files are found at once, an unknown column when its file is reached:
+    both raise BadInput. Rows that are no texts come with a reason, and the reading goes on.
+    """
+    return _numbered(input_files(inputs), columns)
+
+
+def input_files(inputs: Sequence[str | os.PathLike[str]]) -> list[str]:
+    """The files behind files, folders and `-`; raises BadInput as `read_rows` does."""
+    files = [found for given in inputs for found in _files(str(given))]
+    if not files:
+        raise BadInput("no input; name files or folders, or - for standard input")
+    return files
+
+
+def _files(given: str) -> list[str]:
+    """The paths of everything behind one argument."""
+    if given == "-":
+        return ["-"]
+    path = Path(given)
+    if path.is_dir():
+        below = sorted(
+            str(p)
+            for p in path.rglob("*")
+            if p.suffix.lower() in SUFFIXES
+            and p.is_file()
+            and not p.name.endswith(".rejected.jsonl")
+            and not any(part.startswith(".") for part in p.relative_to(path).parts)
+            and not any(part.endswith(".partial") for part in p.relative_to(path).parts[:-1])
+        )
+        if not below:
+            raise BadInput(f"the folder {given} holds no texts ({' '.join(SUFFIXES)})")
+        return below
+    if not path.exists():
+        raise BadInput(f"{given}: no such file or folder")
+    if not path.is_file():
+        raise BadInput(f"{given} is not a regular file; pipe it in as -")
+    if not os.access(path, os.R_OK):
+        raise BadInput(f"{given} cannot be read: permission denied")
+    with path.open("rb") as file:
+        head = file.read(8192)
+    if not head:
+        raise BadInput(f"{given} is empty")
+    if path.suffix.lower() != ".parquet" and _looks_binary(head):
+        raise BadInput(f"{given} is a binary file; texts must be UTF-8")
+    return [given]
+
+
+def _looks_binary(head: bytes) -> bool:
+    """A known signature, or many bytes that no UTF-8 text has; a single NUL is no proof."""
+    if head.startswith(_MAGIC):
+        return True
+    undecodable = head.decode("utf-8", errors="replace").count("\N{REPLACEMENT CHARACTER}")
+    control = sum(head.count(bytes([c])) for c in (*range(9), *range(14, 27), *range(28, 32)))
+    return undecodable * 4 > len(head) or (undecodable > 1 and control * 10 > len(head))
+
+
+def _numbered(files: Sequence[str], columns: Columns) -> Iterator[Row]:
+    seen: set[str] = set()
+    index = 0
+    for path in files:
+        source = STDIN if path == "-" else path
+        for cell in _cells(path, columns):
+            yield _row(index, source, cell, columns, seen)
+            index += 1
+    if index == 0:
+        raise BadInput(f"no texts in {', '.join(files[:3])}")
+
+
+def _cells(path: str, columns: Columns) -> Iterator[Cell]:
+    if path == "-":
+        yield from _stdin_cells(sys.stdin.buffer, columns)
+        return
+    suffix = Path(path).suffix.lower()
+    if suffix == ".parquet":
+        yield from parquet_cells(path, columns.needed)
+    elif suffix in (".csv", ".tsv"):
+        yield from csv_cells(path, columns.needed, "\t" if suffix == ".tsv" else ",")
+    else:
+        with Path(path).open("rb") as file:
+            if suffix in (".jsonl", ".ndjson"):
+                yield from _known(path, jsonl_cells(file), columns.needed)
+            elif columns.lines:
+                yield from _line_cells(file, columns)
+            else:
+                yield _decoded(None, file.read(), columns)
+
+
+def _stdin_cells(file: BinaryIO, columns: Columns) -> Iterator[Cell]:
+    first = file.readline()
+    lines = itertools.chain([first] if first else [], file)
+    if first.removeprefix(b"\xef\xbb\xbf").startswith(b"{"):
+        yield from _known(STDIN, jsonl_cells(lines), columns.needed)
+    else:
+        yield from _line_cells(lines, columns)
+
+
+def _known(source: str, cells: Iterator[Cell], needed: Sequence[str]) -> Iterator[Cell]:
+    """The cells as they are; a column that none of the first ones has is a mistake in the call."""
+    head = list(itertools.islice(cells, _PEEK))
+    held = [c.values.keys() for c in head if c.values is not None]
+    for name in needed:
+        if held and not any(name in keys for keys in held):
+            raise unknown_column(source, name, list(held[0]))
+    yield from head
+    yield from cells
+
+
+def _line_cells(lines: Any, columns: Columns) -> Iterator[Cell]:
+    for number, raw in enumerate(lines, 1):
+        yield _decoded(number, raw, columns)
+
+
+def _decoded(line: int | None, raw: bytes, columns: Columns) -> Cell:
+    """A plain text; the line break that ends the file or line is not part of it."""
+    raw = raw.removesuffix(b"\n").removesuffix(b"\r")
+    if line in (None, 1):
+        raw = raw.removeprefix(b"\xef\xbb\xbf")
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return Cell(line, None, "not_utf8", f"byte {error.start} is not UTF-8")
+    return Cell(line, {columns.text: text} if columns.prompt is None else {}, plain=True)
+
+
+def _row(index: int, source: str, cell: Cell, columns: Columns, seen: set[str]) -> Row:
+    where = source if cell.line is None else f"{source}:{cell.line}"
+    own, rejected = where, None
+    try:
+        if cell.values is None:
+            raise BadText(str(cell.reason), str(cell.detail))
+        own = _own_id(cell.values, columns) or where
+        text = _text(cell, columns, own)
+        if own in seen:
+            raise BadText("duplicate_id", f"the id '{_short(own)}' occurred before")
+        seen.add(own)
+    except BadText as error:
+        rejected = error
+    if rejected is not None:
+        own = own.encode("utf-8", "replace").decode("utf-8")
+        detail = rejected.detail.encode("utf-8", "replace").decode("utf-8")
+        return Row(index, own, source, cell.line, None, rejected.reason, detail)
+    return Row(index, own, source, cell.line, text)
+
+
+def _own_id(values: Mapping[str, Any], columns: Columns) -> str | None:
+    value = values.get(columns.id or "id")
+    if value is None or value == "":
+        return None
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise BadText("bad_id", f"an id must be a string or a number, not {type(value).__name__}")
+    _check_unicode(str(value), "id")
+    return str(value)
+
+
+def _text(cell: Cell, columns: Columns, own: str) -> Text:
+    values = cell.values or {}
+    if cell.plain and columns.prompt is not None:
+        raise BadInput("prompt and completion columns need a .jsonl, .csv or .parquet input")
+    absent = [n for n in columns.needed if n not in values and (n != columns.id)]
+    if absent and not cell.plain:
+        raise BadText("missing_column", f"the row has no '{absent[0]}'")
+    if columns.prompt is not None:
+        text = Text.pair(values[columns.prompt], values[str(columns.completion)], id=own)
+    else:
+        text = Text.of(values[columns.text], id=own)
+    for part in (text.text, text.prompt or "", *(m["content"] for m in text.messages)):
+        _check_unicode(part, "text")
+    if not text.text:
+        raise BadText("empty", "the text is empty")
+    return text
+
+
+def _check_unicode(value: str, what: str) -> None:
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        code = ord(value[error.start])
+        # CSV cells are decoded with surrogateescape, which puts undecodable bytes here.
+        reason = "not_utf8" if 0xDC80 <= code <= 0xDCFF else "surrogate"
+        raise BadText(reason, f"the {what} holds U+{code:04X} at character {error.start}") from None
+
+
+def _short(value: str) -> str:
+    return value if len(value) <= 80 else value[:77] + "..."
