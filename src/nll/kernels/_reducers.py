@@ -78,34 +78,39 @@ class LseGrid:
 
     def __call__(self, block: Block) -> dict[str, Tensor]:
         s = block.stats
-        columns = [
-            s.finite.clamp(min=0).to(s.max.dtype).log().where(s.finite > 0, s.max)
-            if beta == 0
-            else row_lse(block.logits, s.max, beta) - beta * s.log_s
-            for beta in self.betas
-        ]
+        columns = [block.log_power(beta) - beta * s.log_s for beta in self.betas]
         return {"lse_at": torch.stack(columns, dim=1).float()}
 
 
 def lse_grid(betas: Sequence[float]) -> LseGrid:
     """Keep ln sum_v p_v^b at each inverse temperature b >= 0, in the order given."""
-    if not betas or not all(math.isfinite(b) and b >= 0 for b in betas):
-        raise BadInput(f"inverse temperatures must be finite and >= 0, not {tuple(betas)}")
-    return LseGrid(tuple(betas))
+    if not betas:
+        raise BadInput("a grid of inverse temperatures needs at least one")
+    return LseGrid(_betas(betas))
 
 
 @dataclass(frozen=True, eq=False)
 class GroupMass:
-    """key (R,): ln sum of p over some ids; -inf when none of them is possible."""
+    """key (R,): ln sum of p over some ids; -inf when none of them is possible.
+
+    With betas also `<key>_at` (R, G): the same under p^b / sum p^b.
+    """
 
     ids: Tensor
     key: str
+    betas: tuple[float, ...] = ()
     _masks: dict[tuple[int, torch.device], Tensor] = field(default_factory=dict)
 
     def __call__(self, block: Block) -> dict[str, Tensor]:
-        s = block.stats
-        mass = row_lse(block.logits, s.max, 1.0, self._mask(block.logits)) - s.log_s
-        return {self.key: mass.clamp(max=0).float()}
+        out = {self.key: self._mass(block, 1.0, block.stats.log_s)}
+        if self.betas:
+            columns = [self._mass(block, beta, block.log_power(beta)) for beta in self.betas]
+            out[f"{self.key}_at"] = torch.stack(columns, dim=1)
+        return out
+
+    def _mass(self, block: Block, beta: float, normaliser: Tensor) -> Tensor:
+        mass = row_lse(block.logits, block.stats.max, beta, self._mask(block.logits))
+        return (mass - normaliser).clamp(max=0).float()
 
     def _mask(self, logits: Tensor) -> Tensor:
         V, device = logits.shape[1], logits.device
@@ -117,9 +122,11 @@ class GroupMass:
         return self._masks[V, device]
 
 
-def group_mass(ids: Sequence[int] | Tensor, *, key: str = "boundary") -> GroupMass:
+def group_mass(
+    ids: Sequence[int] | Tensor, *, betas: Sequence[float] = (), key: str = "boundary"
+) -> GroupMass:
     """Keep the log mass of a subset of the vocabulary, such as the word-start tokens."""
-    return GroupMass(_ids(ids), key)
+    return GroupMass(_ids(ids), key, _betas(betas))
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,7 +180,7 @@ def reducers_for(
     boundary_ids: Sequence[int] | Tensor | None = None,
     with_reference: bool = False,
 ) -> list[Reducer]:
-    """The reducers that fill a trace with `fields`.
+    """The reducers that fill a trace with `fields`, but for the hidden states: add `hidden`.
 
     Raises BadInput when the word-boundary mass is asked for without `boundary_ids`.
     """
@@ -185,14 +192,18 @@ def reducers_for(
     if fields.boundary:
         if boundary_ids is None:
             raise BadInput("the word-boundary mass needs the ids of the word-start tokens")
-        out.append(group_mass(boundary_ids))
-    if fields.hidden:
-        out.append(hidden)
-    if getattr(fields, "kl_uniform", False):
+        out.append(group_mass(boundary_ids, betas=fields.betas))
+    if fields.kl_uniform:
         out.append(kl_uniform)
     if with_reference:
         out.append(cross)
     return out
+
+
+def _betas(betas: Sequence[float]) -> tuple[float, ...]:
+    if not all(math.isfinite(b) and b >= 0 for b in betas):
+        raise BadInput(f"inverse temperatures must be finite and >= 0, not {tuple(betas)}")
+    return tuple(float(b) for b in betas)
 
 
 def _ids(ids: Sequence[int] | Tensor) -> Tensor:

@@ -68,7 +68,7 @@ def _compiled_row_stats(library: ctypes.CDLL, z: Tensor, targets: Tensor, k: int
 
 
 def row_lse(z: Tensor, shift: Tensor, beta: float, add: Tensor | None = None) -> Tensor:
-    """(R,) float64 ln sum_v exp(beta (z_v - shift) + add_v), beta > 0; add is (V,) float32."""
+    """(R,) float64 ln sum_v exp(beta (z_v - shift) + add_v), beta >= 0; add is (V,) float32."""
     library = _library() if _fits(z) else None
     if library is None:
         return twin.row_lse(z, shift, beta, add)

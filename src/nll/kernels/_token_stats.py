@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from nll.kernels._head import Head
-from nll.kernels._reducers import reducers_for
+from nll.kernels._reducers import hidden, reducers_for
 from nll.kernels._visit import visit
 from nll.trace import Array, Fields
 
@@ -37,11 +37,14 @@ def token_stats(
         ([-1.3863, -1.3863], [1, 1])
     """
     other = None if reference is None else (_tensor(reference[0]), _head(reference[1]))
+    reducers = reducers_for(fields, boundary_ids=boundary_ids, with_reference=reference is not None)
+    if fields.hidden:
+        reducers.append(hidden)
     out = visit(
         _tensor(rows),
         torch.as_tensor(targets, dtype=torch.int64),
         _head(head),
-        reducers_for(fields, boundary_ids=boundary_ids, with_reference=reference is not None),
+        reducers,
         reference=other,
         block_rows=block_rows,
     )

@@ -37,20 +37,25 @@ class RowStats(NamedTuple):
 def row_stats(z: Tensor, targets: Tensor, k: int) -> RowStats:
     """Statistics of (R, V) float32 logits, (R,) int64 targets (-1: none) and the k <= V largest."""
     step = rows_at_once(z)
-    parts = [_some_rows(z[i : i + step], targets[i : i + step], k) for i in range(0, len(z), step)]
+    parts = [
+        _some_rows(z[i : i + step], targets[i : i + step], k)
+        for i in range(0, max(len(z), 1), step)
+    ]
     return RowStats(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
 def row_lse(z: Tensor, shift: Tensor, beta: float, add: Tensor | None) -> Tensor:
-    """(R,) float64 ln sum_v exp(beta (z_v - shift) + add_v), beta > 0."""
+    """(R,) float64 ln sum_v exp(beta (z_v - shift) + add_v), beta >= 0."""
     out = torch.empty(len(z), dtype=_wide(z), device=z.device)
     step = rows_at_once(z)
     for i in range(0, len(z), step):
         x = (z[i : i + step] - shift[i : i + step, None].float()).mul_(beta)
+        if beta == 0:
+            x.masked_fill_(x.isnan(), -math.inf)
         if add is not None:
             x += add
         out[i : i + step] = torch.logsumexp(x, dim=-1)
-    return out
+    return out.masked_fill_(shift.isnan(), math.nan)
 
 
 def rows_at_once(z: Tensor) -> int:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nll._errors import BadInput
 from nll.kernels._head import Head
-from nll.kernels._row_kernel import row_stats
+from nll.kernels._row_kernel import row_lse, row_stats
 from nll.kernels._torch_rows import RowStats
 
 Reducer: TypeAlias = Callable[["Block"], Mapping[str, Tensor]]
@@ -43,11 +43,18 @@ class Block:
         self.rows = rows
         self.reference = reference
         self._k = k
+        self._log_powers: dict[float, Tensor] = {}
 
     @cached_property
     def stats(self) -> RowStats:
         """All statistics of one pass over the logits, taken at the first use."""
         return row_stats(self.logits, self.targets, self._k)
+
+    def log_power(self, beta: float) -> Tensor:
+        """(R,) float64 ln sum_v exp(beta (z_v - max z)), kept for the next reducer."""
+        if beta not in self._log_powers:
+            self._log_powers[beta] = row_lse(self.logits, self.stats.max, beta)
+        return self._log_powers[beta]
 
 
 def block_rows_for(vocab_size: int, device: torch.device, models: int = 1) -> int:

@@ -33,6 +33,7 @@ def head_logits(
     return z if softcap is None else softcap * np.tanh(z / softcap)
 
 
+@np.errstate(invalid="ignore")  # 0 * -inf, where the -inf is then left out
 def stats(
     logits: Array,
     targets: Sequence[int] | Array,
@@ -64,10 +65,15 @@ def stats(
         order = np.argsort(-z, axis=1, kind="stable")[:, :k]
         out |= {"top_ids": order, "top_logp": np.take_along_axis(logp, order, axis=1)}
     if betas:
-        powers = [np.logaddexp.reduce(np.where(finite, b * logp, -np.inf), axis=1) for b in betas]
-        out["lse_at"] = np.stack(powers, axis=1)
+        powers = [np.where(finite, b * logp, -np.inf) for b in betas]
+        out["lse_at"] = np.stack([np.logaddexp.reduce(x, axis=1) for x in powers], axis=1)
     if group is not None:
-        out["boundary"] = np.logaddexp.reduce(logp[:, np.asarray(group)], axis=1)
+        members = np.asarray(group)
+        out["boundary"] = np.logaddexp.reduce(logp[:, members], axis=1)
+        if betas:
+            powers = [np.where(finite, b * logp, -np.inf)[:, members] for b in betas]
+            mass = np.stack([np.logaddexp.reduce(x, axis=1) for x in powers], axis=1)
+            out["boundary_at"] = mass - out["lse_at"]
     if reference is not None:
         V = min(z.shape[1], np.shape(reference)[1])
         q = np.exp(log_softmax(np.asarray(reference)[:, :V]))
@@ -78,6 +84,5 @@ def stats(
 
 
 def _expected(p: Array, value: Array) -> Array:
-    with np.errstate(invalid="ignore"):
-        total: Array = np.where(p > 0, p * value, 0).sum(axis=1)
+    total: Array = np.where(p > 0, p * value, 0).sum(axis=1)
     return total

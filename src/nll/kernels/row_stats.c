@@ -197,7 +197,9 @@ static inline vf scaled(const float *z, const float *add, float m, float beta) {
     return add ? x + load(add) : x;
 }
 
-/* out[r] = ln sum_v exp(beta (z_v - shift_r) + add_v); add may be null; beta > 0. */
+/* out[r] = ln sum_v exp(beta (z_v - shift_r) + add_v); add may be null; beta >= 0.
+ * At beta = 0 an impossible z_v gives nan, which fails every comparison below and so weighs nothing;
+ * a row with a nan of its own is known by its nan shift. */
 void nll_row_lse(const float *z, long rows, long V, const double *shift, float beta,
                  const float *add, double *out) {
     float room[CHUNK], add_room[CHUNK];
@@ -220,11 +222,11 @@ void nll_row_lse(const float *z, long rows, long V, const double *shift, float b
             vf c = {0};
             for (long i = 0; i < CHUNK; i += LANES) {
                 vf x = scaled(part + i, plus ? plus + i : 0, m, beta) - highest;
-                vi low = x < LOWEST;
-                c += keep(~low, exp_lanes(pick(low, all(LOWEST), x)));
+                vi high = x >= LOWEST;
+                c += keep(high, exp_lanes(pick(high, x, all(LOWEST))));
             }
             sum += hsum(c);
         }
-        out[r] = highest == -INFINITY && isfinite(m) ? -INFINITY : highest + log(sum);
+        out[r] = isnan(m) ? NAN : highest == -INFINITY ? -INFINITY : highest + log(sum);
     }
 }
