@@ -19,6 +19,30 @@ QUESTIONS = {
     "machine_text": "Did a machine write it?",
     "ood": "Is the text foreign to the model?",
 }
+CHECKS = {
+    1: "alignment with a known table",
+    2: "statistics against float64",
+    3: "layout: batch, padding, order, chunks, prefixes",
+    4: "texts in one pack do not read each other",
+    5: "models with absolute positions",
+    6: "low precision",
+    7: "laws of a trace",
+    8: "missing is nan",
+    9: "ties",
+    10: "parity of two backends",
+    11: "agreement with peers",
+    12: "no public score escapes the common suite",
+    14: "killed and resumed",
+    15: "identity of a stored run",
+    16: "two processes, one store",
+    17: "full disk, read-only folder, signals",
+    18: "poisoned rows",
+    20: "secrets",
+    21: "safe loading",
+    23: "hostile texts in reports",
+    24: "memory",
+    25: "package",
+}
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
@@ -30,11 +54,23 @@ def generate(name: str) -> str:
     """The generated part called `name`; raises KeyError for an unknown one."""
     if name.startswith("members."):
         return "\n\n".join(members(name.removeprefix("members.")))
-    return {"scores": scores, "cli": cli, "changelog": changelog}[name]()
+    return {"scores": scores, "cli": cli, "changelog": changelog, "checks": checks}[name]()
 
 
 def changelog() -> str:
     return (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def checks() -> str:
+    """Where each numbered check is tested, found by the tests' names (`test_21_nothing_unsafe`)."""
+    found: dict[int, set[str]] = {}
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        for number in re.findall(r"def test_(\d\d?)_", path.read_text(encoding="utf-8")):
+            found.setdefault(int(number), set()).add(path.relative_to(ROOT).as_posix())
+    return "\n".join(
+        f"| {n} | {CHECKS[n]} | {', '.join(f'`{f}`' for f in sorted(found[n]))} |"
+        for n in sorted(found)
+    )
 
 
 def members(room: str) -> Iterator[str]:
@@ -46,9 +82,7 @@ def members(room: str) -> Iterator[str]:
         value = getattr(module, name)
         if room == "nll" and (hasattr(value, "__path__") or name in {"trace", "__version__"}):
             continue
-        yield f"::: {getattr(value, '__module__', room) if callable(value) else room}." + getattr(
-            value, "__name__", name
-        )
+        yield f"::: {room}.{name}"
 
 
 def paper_link(paper: str) -> str:
@@ -84,7 +118,8 @@ def scores() -> str:
             each = {"text": "", "token": " One value per token.", "word": " One value per word."}
             marks = " *Experimental.*" if d.experimental else ""
             reads = ", ".join(f"`{name}`" for name in d.reads)
-            parts.append(f"- **`{d.name}`**: {d.summary}{each[d.shape]}{marks} Reads {reads}.")
+            reads = f" Reads {reads}." if reads else ""
+            parts.append(f"- **`{d.name}`**: {d.summary}{each[d.shape]}{marks}{reads}")
         parts.append("")
     return "\n".join(parts)
 
