@@ -27,9 +27,9 @@ const Nll = {
   },
 
   percent(p) {
-    if (p <= 0) return "0%";
+    if (p <= 0 || p === 1) return `${p > 0 ? 100 : 0}%`;
     if (p < 1e-4) return "< 0.01%";
-    if (p >= 0.9995 && p < 1) return "> 99.9%";
+    if (p >= 0.9995) return "> 99.9%";
     return `${p >= 0.0995 ? (p * 100).toFixed(1) : p >= 0.001 ? (p * 100).toPrecision(2) : (p * 100).toFixed(2)}%`;
   },
 };

@@ -165,6 +165,8 @@
       make("span", { class: "track", "aria-hidden": "true" }, bar), make("span", { class: "share" }, percent(p)));
   };
 
+  const far = (rank) => (Number.isNaN(rank) ? "…" : rank < 10000 ? String(rank) : `${Math.round(rank / 1000)}k`);
+
   const alternatives = (text, i) => {
     const pack = text.a ? text.a[i] : [];
     const list = make("ol", { class: "alts" });
@@ -177,7 +179,7 @@
     const p = Math.exp(-text.l[i]);
     if (pack.length && text.m[i] < 0 && !Number.isNaN(p)) {
       rest -= p;
-      list.append(row(page.strings[text.s[i]], p, "own", text.r ? short(text.r[i]) : "…"));
+      list.append(row(page.strings[text.s[i]], p, "own", far(text.r ? text.r[i] : NaN)));
     }
     return { list, rest: Math.max(rest, 0), some: pack.length > 0 };
   };
