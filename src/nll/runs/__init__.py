@@ -20,7 +20,19 @@ _HOME = {
     "write_atomic": "_atomic",
 }
 
-__all__ = [*_HOME]
+__all__ = [
+    "Columns",
+    "ModelOptions",
+    "Outcome",
+    "Row",
+    "WriteError",
+    "atomic_path",
+    "read_rows",
+    "report_to",
+    "score_to",
+    "trace_to",
+    "write_atomic",
+]
 
 if TYPE_CHECKING:
     from nll.runs._atomic import WriteError, atomic_path, write_atomic

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,23 +13,18 @@ from nll._errors import BadFile, BadInput
 
 # The csv module's limit guards against nothing here and would end the run at a long text.
 _FIELD_LIMIT = 2**31 - 1
+# Given the columns of a table, those to read; raises BadInput when one that must be there is not.
+Pick = Callable[[Sequence[str]], Sequence[str]]
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """What one row holds by column, or why it could not be read. `plain`: it has no columns."""
+    """What one row holds: a text, or values by column; None with the reason it cannot be read."""
 
     line: int | None
-    values: Mapping[str, Any] | None
+    values: Mapping[str, Any] | str | None
     reason: str | None = None
     detail: str | None = None
-    plain: bool = False
-
-
-def unknown_column(source: str, name: str, held: Sequence[str]) -> BadInput:
-    """The error for a column that is not there, naming those that are."""
-    has = ", ".join(repr(h) for h in held[:12]) or "none"
-    return BadInput(f"{source} has no column '{name}' (it has: {has})")
 
 
 def jsonl_cells(lines: Iterable[bytes]) -> Iterator[Cell]:
@@ -53,8 +48,8 @@ def jsonl_cells(lines: Iterable[bytes]) -> Iterator[Cell]:
                 yield Cell(number, None, "bad_json", f"the line is a JSON {kind}, not an object")
 
 
-def csv_cells(path: str, needed: Sequence[str], delimiter: str) -> Iterator[Cell]:
-    """Rows of a CSV file with a header line. Raises BadInput when a needed column is not in it."""
+def csv_cells(path: str, pick: Pick, delimiter: str) -> Iterator[Cell]:
+    """Rows of a CSV file with a header line. `pick` refuses it by its columns."""
     csv.field_size_limit(_FIELD_LIMIT)
     with Path(path).open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         # strict: a quote that is never closed is an error and does not swallow rows in silence.
@@ -63,9 +58,7 @@ def csv_cells(path: str, needed: Sequence[str], delimiter: str) -> Iterator[Cell
             header = next(reader, [])
         except csv.Error as error:
             raise BadInput(f"{path}: the header line cannot be read as CSV: {error}") from None
-        for name in needed:
-            if name not in header:
-                raise unknown_column(path, name, header)
+        pick(header)
         while True:
             line = reader.line_num + 1
             try:
@@ -84,8 +77,8 @@ def csv_cells(path: str, needed: Sequence[str], delimiter: str) -> Iterator[Cell
             yield Cell(line, dict(zip(header, cells, strict=False)))
 
 
-def parquet_cells(path: str, needed: Sequence[str]) -> Iterator[Cell]:
-    """Rows of a Parquet file. Raises BadFile when it is damaged, BadInput for a missing column."""
+def parquet_cells(path: str, pick: Pick) -> Iterator[Cell]:
+    """Rows of a Parquet file, the picked columns only. Raises BadFile when it is damaged."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -93,10 +86,7 @@ def parquet_cells(path: str, needed: Sequence[str]) -> Iterator[Cell]:
     try:
         with pq.ParquetFile(path) as file:
             held = file.schema_arrow.names
-            for name in needed:
-                if name not in held:
-                    raise unknown_column(path, name, held)
-            wanted = [*needed, *(["id"] if "id" in held and "id" not in needed else [])]
+            wanted = pick(held)
             for batch in file.iter_batches(batch_size=256, columns=wanted):
                 columns = [_values(batch.column(name), pa) for name in wanted]
                 for cells in zip(*columns, strict=True):

@@ -87,7 +87,7 @@ def score_to(
     tick: Tick,
     fail_on_error: bool = False,
 ) -> tuple[Outcome, pa.Table | None]:
-    """Score all texts, or stored traces without any model, into `out`; without one, into a table."""
+    """Score all texts, or stored traces without any model, into `out` or, if None, a table."""
     wanted = requests(specs)
     schema = score_schema(wanted)
     if out is not None:
@@ -217,7 +217,7 @@ def _ticked(traces: Iterable[Trace], tick: Tick) -> Iterator[Trace]:
 
 
 def _started(rows: Iterator[Row]) -> Iterator[Row]:
-    """The same rows, the first of them read now, so that a mistake shows before a model is loaded."""
+    """The same rows, the first read now, so that a mistake shows before a model is loaded."""
     first = next(rows)
     return itertools.chain([first], rows)
 

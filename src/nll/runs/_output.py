@@ -70,7 +70,7 @@ WRITERS: dict[str, Callable[[Path, Batches, pa.Schema], None]] = {
 
 
 def _json(value: Any) -> str:
-    """JSON in which a float that JSON lacks stays readable: nan null, infinity a number too large."""
+    """JSON that any reader takes: nan is null, infinity a number too large for a float."""
     if isinstance(value, float) and not math.isfinite(value):
         return "null" if math.isnan(value) else "1e999" if value > 0 else "-1e999"
     if isinstance(value, dict):

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from nll._errors import BadInput, BadText
-from nll.runs._formats import Cell, csv_cells, jsonl_cells, parquet_cells, unknown_column
+from nll.runs._formats import Cell, csv_cells, jsonl_cells, parquet_cells
 from nll.trace import Text
 
 SUFFIXES = (".txt", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
@@ -52,12 +53,14 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Where a table's texts and ids stand; without `prompt` and `completion`, in `text`.
+    """Where a table's texts and ids stand.
 
-    lines: a plain text file holds one text per line instead of one in all.
+    Unless named, a text is what stands in `text`, or a completion in `prompt` and `completion`, or
+    a chat in `messages`, whichever is there first. Without an id column or value, a row's id is
+    `file:line`. lines: a plain text file holds one text per line instead of one in all.
     """
 
-    text: str = "text"
+    text: str | None = None
     prompt: str | None = None
     completion: str | None = None
     id: str | None = None
@@ -66,12 +69,26 @@ class Columns:
     def __post_init__(self) -> None:
         if (self.prompt is None) != (self.completion is None):
             raise BadInput("a prompt column and a completion column go together; give both")
+        if self.prompt is not None and self.text is not None:
+            raise BadInput("give either a text column, or a prompt and a completion column")
 
-    @property
-    def needed(self) -> tuple[str, ...]:
-        """Columns that every table must have."""
-        text = (self.text,) if self.prompt is None else (self.prompt, str(self.completion))
-        return text if self.id is None else (*text, self.id)
+    def texts(self, held: Collection[str]) -> tuple[str, ...]:
+        """The column of the text, or those of prompt and completion, for a row with these."""
+        if self.prompt is not None:
+            return (self.prompt, str(self.completion))
+        if self.text is not None:
+            return (self.text,)
+        known = [("text",), ("prompt", "completion"), ("messages",)]
+        return next((c for c in known if set(c) <= set(held)), known[0])
+
+    def pick(self, source: str, held: Sequence[str]) -> list[str]:
+        """Columns to read of a table; raises BadInput when a needed one is missing."""
+        needed = [*self.texts(held), *([self.id] if self.id else [])]
+        for name in needed:
+            if name not in held:
+                has = ", ".join(repr(h) for h in held[:12]) or "none"
+                raise BadInput(f"{source} has no column '{name}' (it has: {has})")
+        return needed if "id" in needed or "id" not in held else [*needed, "id"]
 
 
 def read_rows(inputs: Sequence[str | os.PathLike[str]], columns: Columns) -> Iterator[Row]:
@@ -150,55 +167,54 @@ def _cells(path: str, columns: Columns) -> Iterator[Cell]:
         yield from _stdin_cells(sys.stdin.buffer, columns)
         return
     suffix = Path(path).suffix.lower()
+    pick = functools.partial(columns.pick, path)
     if suffix == ".parquet":
-        yield from parquet_cells(path, columns.needed)
+        yield from parquet_cells(path, pick)
     elif suffix in (".csv", ".tsv"):
-        yield from csv_cells(path, columns.needed, "\t" if suffix == ".tsv" else ",")
+        yield from csv_cells(path, pick, "\t" if suffix == ".tsv" else ",")
     else:
         with Path(path).open("rb") as file:
             if suffix in (".jsonl", ".ndjson"):
-                yield from _known(path, jsonl_cells(file), columns.needed)
+                yield from _known(path, jsonl_cells(file), columns)
             elif columns.lines:
-                yield from _line_cells(file, columns)
+                yield from _line_cells(file)
             else:
-                yield _decoded(None, file.read(), columns)
+                yield _plain(None, file.read())
 
 
 def _stdin_cells(file: BinaryIO, columns: Columns) -> Iterator[Cell]:
     first = file.readline()
     lines = itertools.chain([first] if first else [], file)
     if first.removeprefix(b"\xef\xbb\xbf").startswith(b"{"):
-        yield from _known(STDIN, jsonl_cells(lines), columns.needed)
+        yield from _known(STDIN, jsonl_cells(lines), columns)
     else:
-        yield from _line_cells(lines, columns)
+        yield from _line_cells(lines)
 
 
-def _known(source: str, cells: Iterator[Cell], needed: Sequence[str]) -> Iterator[Cell]:
+def _known(source: str, cells: Iterator[Cell], columns: Columns) -> Iterator[Cell]:
     """The cells as they are; a column that none of the first ones has is a mistake in the call."""
     head = list(itertools.islice(cells, _PEEK))
-    held = [c.values.keys() for c in head if c.values is not None]
-    for name in needed:
-        if held and not any(name in keys for keys in held):
-            raise unknown_column(source, name, list(held[0]))
+    held = [list(c.values) for c in head if c.values is not None]
+    fitting = [h for h in held if set(columns.texts(h)) <= set(h)]
+    if held and (not fitting or (columns.id and not any(columns.id in h for h in held))):
+        columns.pick(source, (fitting or held)[0])
     yield from head
     yield from cells
 
 
-def _line_cells(lines: Any, columns: Columns) -> Iterator[Cell]:
-    for number, raw in enumerate(lines, 1):
-        yield _decoded(number, raw, columns)
+def _line_cells(lines: Iterable[bytes]) -> Iterator[Cell]:
+    return (_plain(number, raw) for number, raw in enumerate(lines, 1))
 
 
-def _decoded(line: int | None, raw: bytes, columns: Columns) -> Cell:
-    """A plain text; the line break that ends the file or line is not part of it."""
+def _plain(line: int | None, raw: bytes) -> Cell:
+    """A text without columns; the line break that ends the file or line is not part of it."""
     raw = raw.removesuffix(b"\n").removesuffix(b"\r")
     if line in (None, 1):
         raw = raw.removeprefix(b"\xef\xbb\xbf")
     try:
-        text = raw.decode("utf-8")
+        return Cell(line, raw.decode("utf-8"))
     except UnicodeDecodeError as error:
         return Cell(line, None, "not_utf8", f"byte {error.start} is not UTF-8")
-    return Cell(line, {columns.text: text} if columns.prompt is None else {}, plain=True)
 
 
 def _row(index: int, source: str, cell: Cell, columns: Columns, seen: set[str]) -> Row:
@@ -208,7 +224,7 @@ def _row(index: int, source: str, cell: Cell, columns: Columns, seen: set[str]) 
         if cell.values is None:
             raise BadText(str(cell.reason), str(cell.detail))
         own = _own_id(cell.values, columns) or where
-        text = _text(cell, columns, own)
+        text = _text(cell.values, columns, own)
         if own in seen:
             raise BadText("duplicate_id", f"the id '{_short(own)}' occurred before")
         seen.add(own)
@@ -221,8 +237,8 @@ def _row(index: int, source: str, cell: Cell, columns: Columns, seen: set[str]) 
     return Row(index, own, source, cell.line, text)
 
 
-def _own_id(values: Mapping[str, Any], columns: Columns) -> str | None:
-    value = values.get(columns.id or "id")
+def _own_id(values: Mapping[str, Any] | str, columns: Columns) -> str | None:
+    value = None if isinstance(values, str) else values.get(columns.id or "id")
     if value is None or value == "":
         return None
     if isinstance(value, bool) or not isinstance(value, str | int | float):
@@ -231,17 +247,16 @@ def _own_id(values: Mapping[str, Any], columns: Columns) -> str | None:
     return str(value)
 
 
-def _text(cell: Cell, columns: Columns, own: str) -> Text:
-    values = cell.values or {}
-    if cell.plain and columns.prompt is not None:
-        raise BadInput("prompt and completion columns need a .jsonl, .csv or .parquet input")
-    absent = [n for n in columns.needed if n not in values and (n != columns.id)]
-    if absent and not cell.plain:
-        raise BadText("missing_column", f"the row has no '{absent[0]}'")
-    if columns.prompt is not None:
-        text = Text.pair(values[columns.prompt], values[str(columns.completion)], id=own)
+def _text(values: Mapping[str, Any] | str, columns: Columns, own: str) -> Text:
+    if isinstance(values, str):
+        text = Text(values, id=own)
     else:
-        text = Text.of(values[columns.text], id=own)
+        names = columns.texts(values.keys())
+        absent = [n for n in names if n not in values]
+        if absent:
+            raise BadText("missing_column", f"the row has no '{absent[0]}'")
+        held = [values[n] for n in names]
+        text = Text.pair(*held, id=own) if len(held) == 2 else Text.of(held[0], id=own)
     for part in (text.text, text.prompt or "", *(m["content"] for m in text.messages)):
         _check_unicode(part, "text")
     if not text.text:

@@ -110,10 +110,8 @@ def _claim(folder: Path, parts: Mapping[str, object], say: Say) -> None:
     if any(folder.glob("shard-*.json")):
         before = (held or {}).get("parts", {})
         changed = sorted(n for n in mine.keys() | before.keys() if mine.get(n) != before.get(n))
-        say(
-            f"{folder.name} holds an unfinished run with another {', '.join(changed) or 'version'}; "
-            "starting anew"
-        )
+        other = ", ".join(changed) or "version"
+        say(f"{folder.name} is of an unfinished run with another {other}; starting anew")
     for leftover in folder.iterdir():
         if leftover.name != "lock":
             leftover.unlink()

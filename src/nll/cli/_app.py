@@ -1,0 +1,239 @@
+"""The commands: each hands its options to `nll.runs` and shows what comes back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nll.cli import _options as o
+from nll.cli._terminal import progress, say
+
+if TYPE_CHECKING:
+    from nll.runs import Outcome
+
+app = typer.Typer(
+    name="nll",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+model_app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
+app.add_typer(model_app, name="model")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from nll import __version__
+
+        typer.echo(f"nll {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Run a language model over texts once; score, explain and store what it says.
+
+    \b
+    Exit codes: 0 all texts scored, 1 some rejected (see OUT.rejected.jsonl), 2 wrong usage.
+    Example: nll report examples/ -o report.html
+    """
+
+
+@app.command()
+def report(
+    inputs: o.Inputs,
+    out: o.Out = Path("report.html"),
+    score: o.Scores = None,
+    model: o.Model = None,
+    lines: o.Lines = False,
+    text_column: o.TextColumn = None,
+    prompt_column: o.PromptColumn = None,
+    completion_column: o.CompletionColumn = None,
+    id_column: o.IdColumn = None,
+    reference: o.Reference = None,
+    revision: o.Revision = None,
+    trust_remote_code: o.TrustRemoteCode = False,
+    dtype: o.Dtype = "float32",
+    device: o.Device = "auto",
+    bos: o.Bos = "auto",
+    stride: o.Stride = None,
+    top_k: o.TopK = None,
+    batch_tokens: o.BatchTokens = None,
+    fail_on_error: o.FailOnError = False,
+) -> int:
+    """Show texts as token heat maps with all their scores, in one HTML file.
+
+    \b
+    Also takes stored traces. Scores: all, unless some are named.
+    Example: nll report essay.txt answers.jsonl -o report.html
+    """
+    from nll.cli._show import show_table
+    from nll.runs import Columns, ModelOptions, report_to
+
+    columns = Columns(text_column, prompt_column, completion_column, id_column, lines)
+    options = ModelOptions(
+        model, reference, revision, trust_remote_code, dtype, device, bos, stride, top_k,
+        batch_tokens,
+    )  # fmt: skip
+    out = out or Path("report.html")
+    with progress() as (tell, tick):
+        outcome, table = report_to(
+            inputs, out, score or ["all"], columns, options,
+            say=tell, tick=tick, fail_on_error=fail_on_error,
+        )  # fmt: skip
+    show_table(table)
+    return _done(outcome, out)
+
+
+@app.command("score")
+def score_command(
+    inputs: o.Inputs,
+    score: o.Scores = None,
+    out: o.Out = None,
+    model: o.Model = None,
+    lines: o.Lines = False,
+    text_column: o.TextColumn = None,
+    prompt_column: o.PromptColumn = None,
+    completion_column: o.CompletionColumn = None,
+    id_column: o.IdColumn = None,
+    reference: o.Reference = None,
+    revision: o.Revision = None,
+    trust_remote_code: o.TrustRemoteCode = False,
+    dtype: o.Dtype = "float32",
+    device: o.Device = "auto",
+    bos: o.Bos = "auto",
+    stride: o.Stride = None,
+    top_k: o.TopK = None,
+    batch_tokens: o.BatchTokens = None,
+    fail_on_error: o.FailOnError = False,
+) -> int:
+    """Score texts, or stored traces without running any model.
+
+    \b
+    Writes Parquet, JSON lines or CSV by the suffix of -o, else a table on the terminal.
+    An interrupted run that is started again goes on where it stopped.
+    Example: nll score data.jsonl --score min_k_prob --score 'min_k_prob(k=0.1)' -o out.parquet
+    """
+    from nll.cli._show import show_table
+    from nll.runs import Columns, ModelOptions, score_to
+
+    columns = Columns(text_column, prompt_column, completion_column, id_column, lines)
+    options = ModelOptions(
+        model, reference, revision, trust_remote_code, dtype, device, bos, stride, top_k,
+        batch_tokens,
+    )  # fmt: skip
+    with progress() as (tell, tick):
+        outcome, table = score_to(
+            inputs, out, score or ["all"], columns, options,
+            say=tell, tick=tick, fail_on_error=fail_on_error,
+        )  # fmt: skip
+    if table is not None:
+        show_table(table)
+    return _done(outcome, out)
+
+
+@app.command()
+def trace(
+    inputs: o.Inputs,
+    out: o.Out = Path("traces.parquet"),
+    score: o.Scores = None,
+    model: o.Model = None,
+    lines: o.Lines = False,
+    text_column: o.TextColumn = None,
+    prompt_column: o.PromptColumn = None,
+    completion_column: o.CompletionColumn = None,
+    id_column: o.IdColumn = None,
+    reference: o.Reference = None,
+    revision: o.Revision = None,
+    trust_remote_code: o.TrustRemoteCode = False,
+    dtype: o.Dtype = "float32",
+    device: o.Device = "auto",
+    bos: o.Bos = "auto",
+    stride: o.Stride = None,
+    top_k: o.TopK = None,
+    batch_tokens: o.BatchTokens = None,
+    fail_on_error: o.FailOnError = False,
+) -> int:
+    """Store what the model says about every token, to be scored later without it.
+
+    \b
+    --score names scores that are to be computed later, so that what they need is kept.
+    Example: nll trace texts/ -o traces.parquet, then: nll score traces.parquet --score lrr
+    """
+    from nll.runs import Columns, ModelOptions, trace_to
+
+    columns = Columns(text_column, prompt_column, completion_column, id_column, lines)
+    options = ModelOptions(
+        model, reference, revision, trust_remote_code, dtype, device, bos, stride, top_k,
+        batch_tokens,
+    )  # fmt: skip
+    out = out or Path("traces.parquet")
+    with progress() as (tell, tick):
+        outcome = trace_to(
+            inputs, out, score or [], columns, options,
+            say=tell, tick=tick, fail_on_error=fail_on_error,
+        )  # fmt: skip
+    return _done(outcome, out)
+
+
+@app.command()
+def scores(
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON, with all details.")] = False,
+) -> None:
+    """List every score with direction, unit, what it reads of a trace, and its paper.
+
+    \b
+    Example: nll scores --json
+    """
+    from nll.cli._show import show_scores
+
+    show_scores(as_json)
+
+
+@model_app.callback()
+def model_command(context: typer.Context) -> None:
+    """Show where the embedded model is; `nll model install` fetches and converts it.
+
+    \b
+    Example: nll model install
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from nll.models import converted_folder, find_gguf
+
+    folder, source = converted_folder(), find_gguf()
+    if (folder / "config.json").is_file():
+        typer.echo(f"ready: {folder}")
+    elif source is not None:
+        typer.echo(f"there, converted on first use (half a minute): {source}")
+    else:
+        typer.echo("not installed; run: nll model install")
+
+
+@model_app.command("install")
+def install() -> None:
+    """Fetch the embedded model (about 95 MB) if it is not there, and convert it.
+
+    \b
+    Example: nll model install
+    """
+    from nll.models import install_embedded
+
+    typer.echo(f"ready: {install_embedded(say)}")
+
+
+def _done(outcome: Outcome, out: Path | None) -> int:
+    texts = f"{outcome.scored} text{'s' * (outcome.scored != 1)} scored"
+    if outcome.rejected:
+        texts += f", {outcome.rejected} rejected"
+        texts += f" (see {outcome.rejects})" if outcome.rejects else ""
+    say(f"{texts}; wrote {out}" if out else texts)
+    return 1 if outcome.rejected else 0

@@ -1,0 +1,76 @@
+"""The options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Inputs = Annotated[
+    list[str],
+    typer.Argument(
+        help="Texts: .txt, .jsonl, .csv, .parquet, a folder, or - for standard input.",
+        metavar="INPUT",
+        show_default=False,
+    ),
+]
+Scores = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--score",
+        help="A score, or 'name(option=value)', or all; repeat it for more. See: nll scores",
+        metavar="SCORE",
+        show_default=False,
+    ),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", "-o", help="File to write.", metavar="FILE", show_default=False),
+]
+TextColumn = Annotated[
+    str | None,
+    typer.Option(help="Column of the text. [default: text, or prompt and completion, or messages]"),
+]
+PromptColumn = Annotated[
+    str | None, typer.Option(help="Column of a prompt, which is read but not scored.")
+]
+CompletionColumn = Annotated[
+    str | None, typer.Option(help="Column of the completion, which is scored.")
+]
+IdColumn = Annotated[
+    str | None, typer.Option(help="Column of the ids. [default: id if there, else file:line]")
+]
+Lines = Annotated[bool, typer.Option("--lines", help="Plain text files hold one text per line.")]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        help="Hub id or folder of a causal language model. [default: the embedded model]",
+    ),
+]
+Reference = Annotated[
+    str | None, typer.Option(help="A second model, for scores that compare two.", metavar="MODEL")
+]
+Revision = Annotated[str | None, typer.Option(help="Revision of the model on the hub.")]
+TrustRemoteCode = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Let the model's folder run code of its own.")
+]
+Dtype = Annotated[str, typer.Option(help="Of the backbone: float32, bfloat16, float16, auto.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
+Bos = Annotated[
+    str, typer.Option(help="What stands before the first token: auto, none, bos, or a token.")
+]
+Stride = Annotated[
+    int | None,
+    typer.Option(help="Step of the windows over texts longer than the context.", min=1),
+]
+TopK = Annotated[
+    int | None,
+    typer.Option(help="Alternatives to keep at each token. [default: what is needed]", min=0),
+]
+BatchTokens = Annotated[int | None, typer.Option(help="Tokens per forward pass.", min=1)]
+FailOnError = Annotated[
+    bool, typer.Option("--fail-on-error", help="Stop at the first text that cannot be scored.")
+]

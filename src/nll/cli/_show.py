@@ -1,0 +1,87 @@
+"""Tables on the terminal."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+from nll.cli._terminal import plain
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_WIDE = 10_000
+
+
+def show_table(table: pa.Table) -> None:
+    """One row per text: id, tokens, and every score; nothing is cut when output is piped."""
+    from rich.table import Table
+
+    shown = Table(box=None, header_style="bold", pad_edge=False)
+    names = [n for n in table.column_names if n != "undefined"]
+    for name in names:
+        left = name == "id"
+        # Everything from outside goes in as plain Text, or rich would obey markup in it.
+        shown.add_column(_text(name), justify="left" if left else "right", overflow="fold")
+    for row in table.select(names).to_pylist():
+        shown.add_row(*(_text(_cell(row[n])) for n in names))
+    _print(shown)
+
+
+def show_scores(as_json: bool) -> None:
+    """Every declared score with direction, unit, needs and paper."""
+    from nll._declare import declarations
+
+    rows: list[dict[str, Any]] = [
+        {
+            "name": d.name,
+            "higher_means": d.higher_means,
+            "unit": d.unit,
+            "needs": list(d.reads),
+            "parameters": d.parameters,
+            "paper": d.paper,
+            "question": d.question,
+            "shape": d.shape,
+            "experimental": d.experimental,
+            "summary": d.summary,
+        }
+        for d in sorted(declarations().values(), key=lambda d: (d.question, d.name))
+    ]
+    if as_json:
+        sys.stdout.write(json.dumps(rows, indent=2, ensure_ascii=False, default=str) + "\n")
+        return
+    from rich.table import Table
+
+    shown = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("score", "higher means", "unit", "needs", "paper", "what it is"):
+        shown.add_column(name, overflow="fold")
+    for r in rows:
+        options = ", ".join(f"{k}={v!r}" for k, v in r["parameters"].items())
+        name = f"{r['name']}({options})" if options else r["name"]
+        cells = (name, r["higher_means"], r["unit"], ", ".join(r["needs"]), r["paper"])
+        shown.add_row(*(_text(str(c)) for c in (*cells, r["summary"])))
+    _print(shown)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list):
+        return " ".join(_cell(v) for v in value)
+    return str(value)
+
+
+def _text(value: str) -> Any:
+    from rich.text import Text
+
+    return Text(plain(value))
+
+
+def _print(shown: Any) -> None:
+    from rich.console import Console
+
+    console = Console() if sys.stdout.isatty() else Console(width=_WIDE)
+    console.print(shown)
