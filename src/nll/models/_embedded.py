@@ -14,7 +14,8 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from nll._errors import BadModel, MissingExtra
@@ -112,12 +113,33 @@ def _convert(gguf: Path, target: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".converting-") as folder:
+    with quiet(), tempfile.TemporaryDirectory(dir=target.parent, prefix=".converting-") as folder:
         half_done = Path(folder) / "model"
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-        model = AutoModelForCausalLM.from_pretrained(
+        read = AutoModelForCausalLM.from_pretrained(
             gguf.parent, gguf_file=gguf.name, dtype=torch.float32
         )
-        model.save_pretrained(half_done)
+        # The model as read remembers that it was quantised and refuses to be saved; a plain one does not.
+        config = type(read.config).from_dict(
+            {k: v for k, v in read.config.to_dict().items() if k != "quantization_config"}
+        )
+        plain = AutoModelForCausalLM.from_config(config)
+        plain.load_state_dict(read.state_dict())
+        plain.generation_config = read.generation_config
+        plain.save_pretrained(half_done)
         tokenizer.save_pretrained(half_done)
         os.replace(half_done, target)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No progress bars of transformers inside; its setting is put back afterwards."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()

@@ -201,6 +201,8 @@ class LocalModel:
             boundary_ids=self.boundary_ids if fields.boundary else None,
             with_reference=second is not None,
         )
+        if fields.hidden:
+            reducers = [*reducers, kernels.hidden]
         segments = self._segments(chunk, stride, fields.boundary)
         work = [
             batch
@@ -208,7 +210,7 @@ class LocalModel:
             for batch in plan(part, budget=self.batch_tokens, pack=pack)
         ]
         for batch in work:
-            for key, value in self._compute(batch, reducers, fields, second).items():
+            for key, value in self._compute(batch, reducers, second).items():
                 if key not in arrays:
                     empty = np.nan if value.dtype.kind == "f" else -1
                     arrays[key] = np.full((base[-1], *value.shape[1:]), empty, value.dtype)
@@ -226,7 +228,7 @@ class LocalModel:
         return [(True, packed), (False, [s for s in segments if len(s.ids) > limit])]
 
     def _compute(
-        self, batch: Batch, reducers: Any, fields: Fields, second: Network | None
+        self, batch: Batch, reducers: Any, second: Network | None
     ) -> dict[str, Array]:
         pairs = np.stack([batch.rows, batch.targets])
         rows, targets, inverse = batch.rows, batch.targets, None
@@ -246,10 +248,6 @@ class LocalModel:
                 mine, labels.to(mine.device), self.network.head, reducers, reference=other
             )
         out = {k: v.cpu().numpy() for k, v in found.items() if k != "lse"}
-        if fields.hidden:
-            if self.network.head is None:
-                raise BadModel("this model's hidden states cannot be had: its head is not known")
-            out["hidden"] = mine.float().cpu().numpy()
         if inverse is not None:
             out = {k: v[inverse.reshape(-1)] for k, v in out.items()}
         return out

@@ -99,17 +99,20 @@ def _open(
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    from nll.models._embedded import quiet
+
     common: dict[str, Any] = {"trust_remote_code": trust_remote_code, "revision": revision}
     try:
         place = torch.device(_device(device))
     except RuntimeError as error:
         raise BadInput(f"unknown device {device!r}: {_line(error)}") from None
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, **common)
-        model = AutoModelForCausalLM.from_pretrained(
-            name, dtype=dtype if dtype == "auto" else getattr(torch, dtype),
-            use_safetensors=True, **common,
-        ).to(place)  # fmt: skip
+        with quiet():
+            tokenizer = AutoTokenizer.from_pretrained(name, **common)
+            model = AutoModelForCausalLM.from_pretrained(
+                name, dtype=dtype if dtype == "auto" else getattr(torch, dtype),
+                use_safetensors=True, **common,
+            ).to(place)  # fmt: skip
     except (OSError, ValueError, KeyError) as error:
         raise BadModel(f"cannot load the model {shown}: {_line(error)}") from None
     return from_transformers(

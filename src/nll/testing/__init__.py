@@ -6,16 +6,25 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 _HOME = {
+    "ALPHABET": "_table_model",
+    "bigram_table": "_table_model",
+    "character_tokenizer": "_table_model",
+    "characters": "_table_model",
     "table_model": "_table_model",
     "trace_from_logits": "_traces",
     "traces": "_strategies",
 }
 
-__all__ = ["table_model", "trace_from_logits", "traces"]
+__all__ = [
+    "ALPHABET", "bigram_table", "character_tokenizer", "characters", "table_model",
+    "trace_from_logits", "traces",
+]  # fmt: skip
 
 if TYPE_CHECKING:
     from nll.testing._strategies import traces
-    from nll.testing._table_model import table_model
+    from nll.testing._table_model import (
+        ALPHABET, bigram_table, character_tokenizer, characters, table_model,
+    )  # fmt: skip
     from nll.testing._traces import trace_from_logits
 
 
