@@ -170,6 +170,7 @@ const NllPlots = (() => {
       `line: mean of ${2 * half + 1} tokens`);
     const cursor = node(f.svg, "line", { class: "cursor", x1: 0, x2: 0, y1: f.top, y2: f.sy(0), visibility: "hidden" });
     return (i) => {
+      if (i === null) return cursor.setAttribute("visibility", "hidden");
       cursor.setAttribute("x1", f.sx(i + 1));
       cursor.setAttribute("x2", f.sx(i + 1));
       cursor.setAttribute("visibility", "visible");

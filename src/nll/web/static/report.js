@@ -80,6 +80,7 @@
   // White space is marked by style, so that a copied text is the text.
   const fill = (token, s) => {
     const blank = s.trim() === "";
+    token.classList.toggle("eol", s.endsWith("\n"));
     for (const part of s.replace(/^ (?=\S)/, "").split(/(\n|\t| )/)) {
       if (part === "\n") token.append(make("span", { class: "nl" }, "\n"));
       else if (part === "\t") token.append(make("span", { class: "tab" }, "\t"));
@@ -170,13 +171,15 @@
   const alternatives = (text, i) => {
     const pack = text.a ? text.a[i] : [];
     const list = make("ol", { class: "alts" });
+    const p = Math.exp(-text.l[i]);
     let rest = 1;
     for (let j = 0; j < pack.length; j += 2) {
       const own = text.m[i] === j / 2;
-      rest -= pack[j + 1] / 10000;
-      list.append(row(page.strings[pack[j]], pack[j + 1] / 10000, own ? "own" : "", `${j / 2 + 1}`));
+      // The token's own share comes from its nll, which is finer than what alternatives are sent with.
+      const share = own && !Number.isNaN(p) ? p : pack[j + 1] / 10000;
+      rest -= share;
+      list.append(row(page.strings[pack[j]], share, own ? "own" : "", `${j / 2 + 1}`));
     }
-    const p = Math.exp(-text.l[i]);
     if (pack.length && text.m[i] < 0 && !Number.isNaN(p)) {
       rest -= p;
       list.append(row(page.strings[text.s[i]], p, "own", far(text.r ? text.r[i] : NaN)));
@@ -214,6 +217,7 @@
 
   const choose = (text, i) => {
     chosen?.token.classList.remove("on");
+    if (chosen && chosen.text !== text) chosen.text.mark?.(null);
     chosen = { text, i, token: text.tokens[i] };
     chosen.token.classList.add("on");
     panel.classList.add("full");
