@@ -26,9 +26,6 @@ class Strings:
     def __call__(self, text: str) -> int:
         return self.place.setdefault(visible(text), len(self.place))
 
-    def __iter__(self) -> Iterable[str]:
-        return iter(self.place)
-
 
 def alternatives_kept(tokens: int) -> int:
     """How many alternatives a token carries in a report of this many tokens."""
