@@ -128,7 +128,7 @@ def cli() -> str:
     """Help of every command, from the command line itself."""
     import typer.main
 
-    from nll.cli import app
+    from nll.cli._app import app
 
     return "\n".join(command_help(typer.main.get_command(app), "nll", 2))
 
@@ -136,7 +136,7 @@ def cli() -> str:
 def command_help(command: Any, path: str, level: int) -> Iterator[str]:
     parameters = [p for p in command.params if not getattr(p, "hidden", False)]
     yield f"{'#' * level} `{path}`\n"
-    yield (command.help or "").replace("\b", "").strip() + "\n"
+    yield re.sub(r"\s*\f?\x08\s*", "\n\n", command.help or "").strip() + "\n"
     rows = [row for p in parameters if (row := parameter_row(p))]
     if rows:
         yield "| argument or option | meaning | default |\n| --- | --- | --- |"
@@ -152,7 +152,7 @@ def parameter_row(parameter: Any) -> str:
     shown = (
         ", ".join([*parameter.opts, *parameter.secondary_opts])
         if parameter.param_type_name == "option"
-        else parameter.human_readable_name
+        else (parameter.metavar or parameter.name.upper())
     )
     default = (
         ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import shlex
@@ -37,19 +38,17 @@ def runnable() -> Iterator[object]:
             yield pytest.param(page, code, id=name_of(page), marks=marks)
 
 
-@pytest.fixture(scope="module")
-def embedded() -> nll.models.LanguageModel:
-    return nll.load()
+embedded = functools.cache(nll.load)
 
 
 @pytest.fixture
-def alone(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Scores that a page declares are gone after it; the embedded model is opened only once."""
     from nll import _declare
 
     nll.declarations()
     monkeypatch.setattr(_declare, "_registry", dict(_declare._registry))
-    monkeypatch.setattr(nll, "load", lambda: request.getfixturevalue("embedded"))
+    monkeypatch.setattr(nll, "load", embedded)
 
 
 @pytest.mark.parametrize(("page", "code"), list(runnable()))
@@ -70,7 +69,7 @@ def commands(page: Path) -> list[str]:
 def test_commands_and_their_options_exist(page: Path) -> None:
     import typer.main
 
-    from nll.cli import app
+    from nll.cli._app import app
 
     for line in commands(page):
         command = typer.main.get_command(app)
