@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -18,74 +18,12 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from nll._errors import BadInput, BadText, MissingField
+from nll._errors import BadInput, MissingField
+from nll._text import Rejected as Rejected
+from nll._text import Text as Text
+from nll._text import TextLike as TextLike
 
 Array: TypeAlias = npt.NDArray[Any]
-TextLike: TypeAlias = "Text | str | tuple[str, str] | Sequence[Mapping[str, str]]"
-
-
-@dataclass(frozen=True, slots=True)
-class Text:
-    """A text to score: plain, a completion after a prompt, or the last answer of a chat.
-
-    `text` is what gets scored. With a `prompt`, the model reads `prompt + text` and only the tokens
-    of `text` are scored. With `messages`, `text` and `prompt` come from the model's chat template.
-    """
-
-    text: str = ""
-    prompt: str | None = None
-    messages: tuple[Mapping[str, str], ...] = ()
-    id: str | None = None
-
-    @classmethod
-    def of(cls, value: object, *, id: str | None = None) -> Text:
-        """Read a str, a (prompt, completion) pair, a list of chat messages, or a Text.
-
-        Raises BadText (reasons `null`, `not_a_string`, `bad_chat`) for anything else.
-        """
-        if isinstance(value, Text):
-            return value
-        if isinstance(value, str):
-            return cls(value, id=id)
-        if value is None:
-            raise BadText("null", "the text is missing (null)")
-        if isinstance(value, tuple) and len(value) == 2:
-            return cls.pair(*value, id=id)
-        if isinstance(value, list) and value and all(isinstance(m, Mapping) for m in value):
-            return cls.chat(value, id=id)
-        raise BadText("not_a_string", f"a text must be a string, not {type(value).__name__}")
-
-    @classmethod
-    def pair(cls, prompt: object, completion: object, *, id: str | None = None) -> Text:
-        """A completion that is scored after a prompt that is only read."""
-        for part, name in ((prompt, "prompt"), (completion, "completion")):
-            if part is None:
-                raise BadText("null", f"the {name} is missing (null)")
-            if not isinstance(part, str):
-                raise BadText(
-                    "not_a_string", f"the {name} must be a string, not {type(part).__name__}"
-                )
-        return cls(str(completion), prompt=str(prompt), id=id)
-
-    @classmethod
-    def chat(cls, messages: Sequence[Mapping[str, str]], *, id: str | None = None) -> Text:
-        """A conversation whose last message, by the assistant, is scored."""
-        for m in messages:
-            if not isinstance(m.get("role"), str) or not isinstance(m.get("content"), str):
-                raise BadText("bad_chat", "a chat message needs a 'role' and a 'content' string")
-        if not messages or messages[-1]["role"] != "assistant":
-            raise BadText("bad_chat", "the last chat message must be the assistant's answer")
-        return cls(messages[-1]["content"], messages=tuple(messages), id=id)
-
-
-@dataclass(frozen=True, slots=True)
-class Rejected:
-    """A row that could not be scored, and why."""
-
-    index: int
-    reason: str
-    detail: str
-    id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,11 +92,13 @@ class Provenance:
     library: str = ""
 
     def to_json(self) -> str:
-        """One line, the same for equal provenance; fields at their default are left out."""
+        """One line, the same for equal provenance; fields empty by default are left out."""
+        blank = Provenance()
         kept = {
-            f.name: getattr(self, f.name)
+            f.name: value
             for f in dataclasses.fields(self)
-            if getattr(self, f.name) not in (None, {}, "")
+            if (value := getattr(self, f.name)) not in (None, {}, "")
+            or value != getattr(blank, f.name)
         }
         return json.dumps(kept, sort_keys=True, ensure_ascii=False)
 
@@ -181,6 +121,7 @@ OPTIONAL = (
     "cross_var",
     "hidden",
 )
+PAST_END = ("boundary", "boundary_at")  # these hold one entry more, for what follows the last token
 _HOW = {
     "top_ids": "top_k=10",
     "top_logp": "top_k=10",
@@ -315,7 +256,7 @@ class Trace:
             value = self.field(name)
             held = (value if self._all_scored else value[self.scored]).astype(np.float64)
             held.flags.writeable = False
-            if held.ndim == 1:
+            if name != "hidden":
                 self._values[name] = held
         return held
 
@@ -413,14 +354,3 @@ def same(a: Trace, b: Trace) -> bool:
         elif x != y:
             return False
     return True
-
-
-def texts_of(values: Iterable[object]) -> list[Text]:
-    """Read many texts; raises BadText naming the first position that cannot be one."""
-    out = []
-    for i, value in enumerate(values):
-        try:
-            out.append(Text.of(value))
-        except BadText as error:
-            raise BadText(error.reason, f"text {i}: {error.detail}") from None
-    return out

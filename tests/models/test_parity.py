@@ -46,8 +46,15 @@ def test_check_03_05_every_architecture_equals_its_plain_forward(kind: str) -> N
 
 @pytest.mark.parametrize(
     ("kind", "packs"),
-    [("llama", True), ("gpt2", True), ("gemma2", True), ("qwen3", True), ("mamba", False), ("roberta", False)],
-)  # fmt: skip
+    [
+        ("llama", True),
+        ("gpt2", True),
+        ("gemma2", True),
+        ("qwen3", True),
+        ("mamba", False),
+        ("roberta", False),
+    ],
+)
 def test_packing_is_used_where_it_was_proved_and_only_there(kind: str, packs: bool) -> None:
     assert (tiny(kind).network.pack_limit > 0) == packs
 
@@ -83,8 +90,8 @@ def test_check_03_order_and_batch_size_move_nothing(kind: str) -> None:
 def test_check_04_neighbours_in_a_pack_are_not_read() -> None:
     model = tiny("llama", batch_tokens=512)
     text = "the text whose numbers must not move"
-    before = list(model.trace([text, "one neighbour", "another"]))[0]
-    after = list(model.trace([text, "zzzzzzzzzzzzz", "???,,,.", "and some more"]))[0]
+    before = next(model.trace([text, "one neighbour", "another"]))
+    after = next(model.trace([text, "zzzzzzzzzzzzz", "???,,,.", "and some more"]))
     np.testing.assert_allclose(before.logp, after.logp, atol=2e-5)
 
 

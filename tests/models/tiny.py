@@ -21,7 +21,8 @@ _LLAMA_LIKE = {**_SMALL, "num_key_value_heads": 2, "max_position_embeddings": 51
 CONFIGS = {
     "llama": lambda: tf.LlamaConfig(**_LLAMA_LIKE, tie_word_embeddings=True),
     "gpt2": lambda: tf.GPT2Config(
-        vocab_size=V, n_embd=32, n_layer=2, n_head=4, n_positions=512, bos_token_id=1, eos_token_id=0
+        vocab_size=V, n_embd=32, n_layer=2, n_head=4, n_positions=512,
+        bos_token_id=1, eos_token_id=0,
     ),
     "gemma2": lambda: tf.Gemma2Config(
         **_LLAMA_LIKE, head_dim=8, query_pre_attn_scalar=8, sliding_window=24,
@@ -33,11 +34,13 @@ CONFIGS = {
     "phi": lambda: tf.PhiConfig(**_LLAMA_LIKE),
     "opt": lambda: tf.OPTConfig(
         vocab_size=V, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, ffn_dim=48,
-        max_position_embeddings=512, word_embed_proj_dim=24, bos_token_id=1, eos_token_id=0, pad_token_id=0,
+        max_position_embeddings=512, word_embed_proj_dim=24,
+        bos_token_id=1, eos_token_id=0, pad_token_id=0,
     ),
     "roberta": lambda: tf.RobertaConfig(**_SMALL, max_position_embeddings=515, is_decoder=True),
     "mamba": lambda: tf.MambaConfig(
-        vocab_size=V, hidden_size=32, num_hidden_layers=2, state_size=8, bos_token_id=1, eos_token_id=0
+        vocab_size=V, hidden_size=32, num_hidden_layers=2, state_size=8,
+        bos_token_id=1, eos_token_id=0,
     ),
     "qwen3": lambda: tf.Qwen3Config(**_LLAMA_LIKE, head_dim=8),
 }  # fmt: skip

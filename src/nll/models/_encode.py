@@ -38,7 +38,7 @@ class Tokenizer:
         object.__setattr__(self, "_strings", {})
 
     def string(self, token: int) -> str:
-        """What a single token looks like; the replacement character stands for part of a character."""
+        """What a single token looks like; part of a character is a replacement character."""
         held: dict[int, str] = self._strings  # type: ignore[attr-defined]
         if token not in held:
             held[token] = self.hf.decode([token], clean_up_tokenization_spaces=False)
@@ -50,7 +50,7 @@ class Tokenizer:
 
 
 def make_tokenizer(hf: Any, bos: str) -> Tokenizer:
-    """Apply a BOS rule: `auto` (what the tokenizer does by itself), `none`, `bos`, or a token's string.
+    """Apply a BOS rule: `auto` (the tokenizer's own habit), `none`, `bos`, or a token's string.
 
     Raises BadModel for a tokenizer without character offsets, BadInput for an unknown rule.
     """
@@ -73,9 +73,7 @@ def make_tokenizer(hf: Any, bos: str) -> Tokenizer:
     else:
         bos_id = hf.get_vocab().get(bos)
         if bos_id is None:
-            raise BadInput(
-                f"bos must be auto, none, bos or a token of the vocabulary, not {bos!r}"
-            )
+            raise BadInput(f"bos must be auto, none, bos or a token of the vocabulary, not {bos!r}")
     digest = hashlib.sha256(hf.backend_tokenizer.to_str().encode()).hexdigest()[:16]
     token = None if bos_id is None else str(hf.convert_ids_to_tokens(bos_id))
     return Tokenizer(hf, token, bos_id, digest)
@@ -129,7 +127,7 @@ def _render_chat(tokenizer: Tokenizer, text: Text) -> tuple[str, int, str]:
 
 
 def _closed(spans: Array) -> Array:
-    """Give characters that a tokenizer leaves out of its offsets (spaces) to the token after them."""
+    """Give characters that a tokenizer leaves out of its offsets (spaces) to the next token."""
     ends = np.concatenate([[0], np.maximum.accumulate(spans[:, 1])[:-1]])
     spans[:, 0] = np.minimum(spans[:, 0], ends)
     return spans
@@ -165,7 +163,5 @@ def encode(tokenizer: Tokenizer, texts: Sequence[Text]) -> list[Encoded | BadTex
             out[i] = BadText("empty", "the tokenizer finds no token in the text")
             continue
         prompt_tokens = int(np.searchsorted(pieces[:, 1], start, side="right")) if start else 0
-        out[i] = Encoded(
-            whole, np.asarray(ids, np.int64), pieces, prompt_tokens, kind, texts[i].id
-        )
+        out[i] = Encoded(whole, np.asarray(ids, np.int64), pieces, prompt_tokens, kind, texts[i].id)
     return out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,18 @@ from nll import kernels
 from nll._errors import BadInput, BadModel, BadText
 from nll.models._encode import Encoded, Tokenizer, encode
 from nll.models._generate import generate
-from nll.models._layout import Batch, Segment, plan, visible, windows
+from nll.models._layout import Batch, Segment, plan, windows
 from nll.models._network import Network
 from nll.models._protocol import DEFAULT_FIELDS, LanguageModel, OnReject
 from nll.trace import (
-    Array, Fields, Provenance, Rejected, Text, TextLike, Trace,
+    PAST_END,
+    Array,
+    Fields,
+    Provenance,
+    Rejected,
+    Text,
+    TextLike,
+    Trace,
 )  # fmt: skip
 
 FIRST_CHUNK = 2_048  # tokens: small, so that the first result comes soon
@@ -50,10 +58,10 @@ class LocalModel:
         }  # fmt: skip
         return {k: v for k, v in named.items() if v is not None}
 
-    @property
-    def boundary_ids(self) -> Array:
+    @cached_property
+    def boundary_ids(self) -> torch.Tensor:
         """Ids of tokens that begin a new word (leading space or newline) and of end-of-text."""
-        return word_starts(self.tokenizer.hf)
+        return torch.from_numpy(word_starts(self.tokenizer.hf))
 
     def trace(
         self,
@@ -96,8 +104,8 @@ class LocalModel:
     ) -> Iterator[list[Trace]]:
         """For each prompt, n answers with their traces; temperature 0 is greedy.
 
-        The prompt is read once for all n. Log-probabilities are the model's own, before temperature,
-        top_p and top_k. An end-of-text token that the model produced is the answer's last token.
+        The prompt is read once for all n. Log-probabilities are the model's own, before
+        temperature, top_p and top_k. An end-of-text token that it produced is the last token.
         """
         for i, prompt in enumerate(prompts):
             yield generate(
@@ -125,7 +133,7 @@ class LocalModel:
                 differ = sum(mine.get(token) != i for token, i in other.items())
                 raise BadModel(
                     f"{reference.provenance.model} and {self.provenance.model} do not share a "
-                    f"vocabulary ({differ} tokens differ), so their distributions cannot be compared"
+                    f"vocabulary ({differ} tokens differ), so they cannot be compared"
                 )
         if self.network.head is None or reference.network.head is None:
             raise BadModel("cross statistics need models whose unembedding is known")
@@ -227,9 +235,7 @@ class LocalModel:
         packed = [s for s in segments if len(s.ids) <= limit]
         return [(True, packed), (False, [s for s in segments if len(s.ids) > limit])]
 
-    def _compute(
-        self, batch: Batch, reducers: Any, second: Network | None
-    ) -> dict[str, Array]:
+    def _compute(self, batch: Batch, reducers: Any, second: Network | None) -> dict[str, Array]:
         pairs = np.stack([batch.rows, batch.targets])
         rows, targets, inverse = batch.rows, batch.targets, None
         if not batch.plain:  # shared prefixes: a state that predicts one token is visited once
@@ -264,8 +270,8 @@ class LocalModel:
         n = len(text.ids)
         held: dict[str, Array] = {}
         for key, value in arrays.items():
-            held[key] = value[base : base + n + (key == "boundary")].copy()
-        held = _blank(held, n, fields, second is not None) | held
+            held[key] = value[base : base + n + (key in PAST_END)].copy()
+        held = _blank(n, fields, second is not None, self.network.width) | held
         shown = [text.ids, held["top_ids"].ravel()] if fields.top_k else [text.ids]
         known = np.concatenate(shown)
         bos = int(self.tokenizer.bos_id is not None)
@@ -284,24 +290,33 @@ class LocalModel:
         )  # fmt: skip
 
 
-def _blank(held: Mapping[str, Array], n: int, fields: Fields, cross: bool) -> dict[str, Array]:
+def _blank(n: int, fields: Fields, cross: bool, width: int) -> dict[str, Array]:
     """What a text holds when none of its tokens was predicted: nan and -1, never 0."""
-    nan, none = np.full(n, np.nan, np.float32), np.full(n, -1, np.int32)
-    blank: dict[str, Array] = {
-        "logp": nan, "entropy": nan, "varentropy": nan, "rank": none, "ties": none,
+
+    def nan(*shape: int) -> Array:
+        return np.full(shape, np.nan, np.float32)
+
+    def none(*shape: int) -> Array:
+        return np.full(shape, -1, np.int32)
+
+    held = {
+        "logp": nan(n), "entropy": nan(n), "varentropy": nan(n), "rank": none(n), "ties": none(n),
     }  # fmt: skip
     if fields.top_k:
-        blank |= {
-            "top_ids": np.full((n, fields.top_k), -1, np.int32),
-            "top_logp": np.full((n, fields.top_k), np.nan, np.float32),
-        }
+        held |= {"top_ids": none(n, fields.top_k), "top_logp": nan(n, fields.top_k)}
     if fields.betas:
-        blank["lse_at"] = np.full((n, len(fields.betas)), np.nan, np.float32)
+        held["lse_at"] = nan(n, len(fields.betas))
     if fields.boundary:
-        blank["boundary"] = np.full(n + 1, np.nan, np.float32)
+        held["boundary"] = nan(n + 1)
+    if fields.boundary and fields.betas:
+        held["boundary_at"] = nan(n + 1, len(fields.betas))
+    if fields.kl_uniform:
+        held["kl_uniform"] = nan(n)
+    if fields.hidden:
+        held["hidden"] = nan(n, width)
     if cross:
-        blank |= {"cross_mean": nan, "cross_var": nan}
-    return {k: v for k, v in blank.items() if k not in held}
+        held |= {"cross_mean": nan(n), "cross_var": nan(n)}
+    return held
 
 
 def word_starts(hf: Any) -> Array:

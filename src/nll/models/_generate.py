@@ -10,7 +10,7 @@ import torch
 
 from nll import kernels
 from nll._errors import BadInput, BadText
-from nll.trace import Array, Fields, Text, TextLike, Trace
+from nll.trace import PAST_END, Array, Fields, Text, TextLike, Trace
 
 if TYPE_CHECKING:
     from nll.models._engine import LocalModel
@@ -57,9 +57,8 @@ def generate(
     out = []
     for s in range(n):
         answer, pieces, reason = _finish(model, tokens[s], ended[s], stop)
-        length = len(ids) + len(answer)
-        held = {
-            k: _after(v[s][: len(answer)], len(ids), boundary=k == "boundary")
+        held: dict[str, Any] = {
+            k: _after(v[s][: len(answer)], len(ids), past_end=k in PAST_END)
             for k, v in found.items()
         }
         all_ids = np.array(ids + answer, np.int64)
@@ -70,7 +69,6 @@ def generate(
         shown = [all_ids, held["top_ids"].ravel()] if fields.top_k else [all_ids]
         known = np.concatenate(shown)
         answer_text = tokenizer.hf.decode(answer, clean_up_tokenization_spaces=False)
-        assert len(spans) == length
         out.append(
             Trace(
                 ids=all_ids, spans=spans, text=text + answer_text, prompt_tokens=len(ids),
@@ -217,11 +215,11 @@ def _finish(
     return tokens, spans, "stop" if ended else "length"
 
 
-def _after(values: Array, prompt: int, *, boundary: bool) -> Array:
+def _after(values: Array, prompt: int, *, past_end: bool) -> Array:
     """The answer's values behind a prompt of which nothing is known."""
     empty = np.nan if values.dtype.kind == "f" else -1
     head = np.full((prompt, *values.shape[1:]), empty, values.dtype)
     parts = [head, values]
-    if boundary:  # past the end of a generated answer nothing was computed
-        parts.append(np.full(1, np.nan, values.dtype))
+    if past_end:  # nothing was computed behind a generated answer
+        parts.append(np.full_like(values[:1], np.nan))
     return np.concatenate(parts)

@@ -1,13 +1,14 @@
 """How token sequences are laid out in forward passes: sorted, packed, shared prefixes read once.
 
-A row of a batch is a forest: sequences that begin alike share the tokens of their common beginning,
-and unrelated sequences lie side by side. Positions restart with every sequence and the attention mask
+A row of a batch is a forest: sequences that begin alike share the tokens of their common
+beginning, and unrelated ones lie side by side. Positions restart with every sequence and the mask
 lets a token see its own ancestors only, so a sequence's numbers do not depend on its neighbours.
 """
 
 from __future__ import annotations
 
 import bisect
+import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,7 +23,7 @@ MIN_SHARED = 8  # shorter common beginnings are not worth a mask
 class Segment:
     """A sequence to run: predictions are wanted for `ids[first:]`, and past the end if `tail`.
 
-    `item` and `dest` say where they go: prediction of ids[first + i] is entry dest + i of that item.
+    `item` and `dest` say where they go: that of ids[first + i] is entry dest + i of the item.
     """
 
     item: int
@@ -116,16 +117,15 @@ def plan(
     return batches
 
 
-def _fill(
-    units: list[_Unit], budget: int, pack_to: int
-) -> tuple[list[list[_Unit]], list[_Unit]]:
+def _fill(units: list[_Unit], budget: int, pack_to: int) -> tuple[list[list[_Unit]], list[_Unit]]:
     """Take the longest units and fill the space beside them with the longest that fit."""
-    longest, left = units[0].size, sum(u.size for u in units)
-    width = max(longest, pack_to)
+    width = max(units[0].size, pack_to)
     count = max(1, budget // width)
-    if left <= count * width:  # the last batch: even rows instead of a padded one
-        count = max(1, -(-left // width))
-        width = max(longest, -(-left // count))
+    left = sum(u.size for u in units)
+    if left <= count * width:
+        fair = max(1, -(-left // width))
+        tries = [_even(units, c) for c in range(max(1, fair - 1), fair + 2)]
+        return min(tries, key=lambda rows: len(rows) * max(_size(row) for row in rows)), []
     sizes = [-u.size for u in units]
     rows: list[list[_Unit]] = []
     for _ in range(count):
@@ -141,8 +141,23 @@ def _fill(
     return rows, units
 
 
+def _size(row: Sequence[_Unit]) -> int:
+    return sum(u.size for u in row)
+
+
+def _even(units: list[_Unit], count: int) -> list[list[_Unit]]:
+    """The last batch: `count` rows of nearly equal size, each unit into the emptiest row."""
+    rows: list[list[_Unit]] = [[] for _ in range(count)]
+    heap = [(0, r) for r in range(count)]
+    for unit in units:
+        size, r = heapq.heappop(heap)
+        rows[r].append(unit)
+        heapq.heappush(heap, (size + unit.size, r))
+    return [row for row in rows if row]
+
+
 def _build(rows: Sequence[Sequence[_Unit]]) -> Batch:
-    width = max(sum(u.size for u in row) for row in rows)
+    width = max(_size(row) for row in rows)
     shape = (len(rows), width)
     ids = np.zeros(shape, np.int64)
     positions = np.zeros(shape, np.int64)

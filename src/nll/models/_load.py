@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,15 +31,17 @@ def load(
     """A causal language model: a hub id, a folder, or None for the embedded 135M model.
 
     device: `auto` (a GPU if there is one), or a torch device such as `cpu`, `cuda:1`.
-    dtype: of the backbone (`float32`, `bfloat16`, `float16`, `auto`: as stored); the unembedding and
-    all statistics are float32 whatever it is.
-    bos: what stands before the first token: `auto` (what the tokenizer adds by itself), `none`, `bos`
-    (its BOS, or its end-of-text token), or any token's string. Without one the first token of a text
-    is not predicted and its values are nan.
+    dtype: of the backbone (`float32`, `bfloat16`, `float16`, `auto`: as stored); the unembedding
+    and all statistics are float32 whatever it is.
+    bos: what stands before the first token: `auto` (what the tokenizer adds by itself), `none`,
+    `bos` (its BOS, or its end-of-text token), or any token's string. Without one the first token
+    of a text is not predicted and its values are nan.
     batch_tokens: tokens per forward pass. Results do not depend on it.
 
+    A name with a prefix, `testing:bigram`, is opened by the package that claims the prefix through
+    the entry-point group `nll.models`; that one is an exact toy model for trying things out.
     Raises MissingExtra without `nll[local]`, BadModel for a model that cannot be had or trusted,
-    BadInput for an impossible option. `testing:bigram` is an exact toy model for trying things out.
+    BadInput for an impossible option.
     """
     for package in ("torch", "transformers"):
         if find_spec(package) is None:
@@ -46,10 +50,12 @@ def load(
         raise BadInput(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
     if batch_tokens is not None and batch_tokens < 1:
         raise BadInput(f"batch_tokens must be at least 1, not {batch_tokens}")
-    if str(name) == "testing:bigram":
-        from nll.testing import table_model
-
-        return table_model(bos=bos, batch_tokens=batch_tokens)
+    source = _source(str(name))
+    if source is not None:
+        return source(
+            str(name), device=device, dtype=dtype, bos=bos, revision=revision,
+            trust_remote_code=trust_remote_code, batch_tokens=batch_tokens,
+        )  # fmt: skip
     if name is None:
         from nll.models._embedded import NAME, embedded_folder
 
@@ -57,6 +63,15 @@ def load(
         return _open(folder, NAME, device, dtype, bos, None, False, batch_tokens)
     _refuse_unsafe(str(name), trust_remote_code)
     return _open(name, str(name), device, dtype, bos, revision, trust_remote_code, batch_tokens)
+
+
+def _source(name: str) -> Callable[..., LanguageModel] | None:
+    """Who opens names with this prefix, such as `testing:`."""
+    prefix, colon, _ = name.partition(":")
+    if not colon:
+        return None
+    found = [e for e in entry_points(group="nll.models") if e.name == prefix]
+    return found[0].load() if found else None
 
 
 def _say(line: str) -> None:

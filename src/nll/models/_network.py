@@ -37,6 +37,7 @@ class Network:
         self._positions = "position_ids" in inspect.signature(self.base.forward).parameters
         self.pack_limit = pack_limit(hf.config, self.context) if pack else 0
         self._prove()
+        self.width: int = 0 if self.head is None else self.head.weight.shape[1]
         self.vocab_size: int = (
             hf.config.get_text_config().vocab_size if self.head is None else len(self.head.weight)
         )
@@ -149,7 +150,8 @@ class Network:
     @torch.inference_mode()
     def _head_agrees(self, ids: Array) -> bool:
         """Whether head(states) gives the logits that the model gives itself."""
-        assert self.head is not None
+        if self.head is None:
+            return False
         given = torch.from_numpy(ids)[None].to(self.device)
         own = self.hf(given, use_cache=False).logits[0].float()
         states = getattr(self.base(given, use_cache=False), "last_hidden_state", None)
@@ -159,9 +161,7 @@ class Network:
         return _close(mine[:, : own.shape[1]], own[:, : mine.shape[1]], self.dtype)
 
     @torch.inference_mode()
-    def _agrees(
-        self, sequences: list[Array], wanted: list[torch.Tensor], *, pack: bool
-    ) -> bool:
+    def _agrees(self, sequences: list[Array], wanted: list[torch.Tensor], *, pack: bool) -> bool:
         segments = [Segment(i, s, 1, 0, tail=True) for i, s in enumerate(sequences)]
         try:
             for batch in plan(segments, budget=4096, pack=pack):

@@ -49,7 +49,7 @@ class LanguageModel(Protocol):
         stop: Sequence[str] = (),
         fields: Fields = DEFAULT_FIELDS,
     ) -> Iterator[list[Trace]]:
-        """For each prompt, n answers with their traces; log-probabilities are always the model's own."""
+        """For each prompt, n answers with their traces, whose log p is always the model's own."""
         ...
 
     def continuations(

@@ -23,7 +23,11 @@ __all__ = [
 if TYPE_CHECKING:
     from nll.testing._strategies import traces
     from nll.testing._table_model import (
-        ALPHABET, bigram_table, character_tokenizer, characters, table_model,
+        ALPHABET,
+        bigram_table,
+        character_tokenizer,
+        characters,
+        table_model,
     )  # fmt: skip
     from nll.testing._traces import trace_from_logits
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from nll._errors import BadInput
+from nll._errors import BadInput, BadModel
 from nll.models import LanguageModel, from_transformers
 from nll.trace import Array
 
@@ -64,19 +64,30 @@ def table_model(
         max_position_embeddings=context, bos_token_id=1, eos_token_id=0, pad_token_id=None,
     )  # fmt: skip
     model = LlamaForCausalLM(config)
-    # One-hot states: the norm turns a row of length 1 into sqrt(V) times itself, the weight undoes it.
+    # One-hot states: the norm makes sqrt(V) of a row of length 1, and its weight undoes that.
     with torch.no_grad():
         model.model.embed_tokens.weight.copy_(torch.eye(size))
         model.model.norm.weight.fill_(size**-0.5)
         model.lm_head.weight.copy_(torch.from_numpy(np.ascontiguousarray(table.T)).float())
     return from_transformers(
-        model, character_tokenizer(alphabet), name="testing:bigram", bos="none" if bos == "auto" else bos,
-        batch_tokens=batch_tokens, pack=pack,
-    )  # fmt: skip
+        model,
+        character_tokenizer(alphabet),
+        name="testing:bigram",
+        bos="none" if bos == "auto" else bos,
+        batch_tokens=batch_tokens,
+        pack=pack,
+    )
+
+
+def open_model(name: str, **options: Any) -> LanguageModel:
+    """`testing:bigram`, for `nll.load` and the command line; raises BadModel for another name."""
+    if name != "testing:bigram":
+        raise BadModel(f"the only testing model is testing:bigram, not {name}")
+    return table_model(bos=options["bos"], batch_tokens=options["batch_tokens"])
 
 
 def character_tokenizer(alphabet: str = ALPHABET) -> Any:
-    """One token per character; the first is EOS, the second BOS; unknown characters share the last."""
+    """One token per character: the first is EOS, the second BOS, the last one all unknown ones."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
