@@ -17,7 +17,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 ALLOWED = re.compile(
-    r"nll/(?:[\w/]+\.py|py\.typed|[\w/]+\.(?:html|j2|css|js|svg|c))"
+    r"nll/(?:[\w/]+\.py|py\.typed|[\w/]+\.(?:html\.j2|html|css|js|svg|c))"
     r"|nll-[\d.]+\.dist-info/(?:METADATA|WHEEL|RECORD|entry_points\.txt|licenses/\w+)"
 )
 
