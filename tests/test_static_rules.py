@@ -20,10 +20,11 @@ BANNED_CALLS = {"eval", "exec", "torch.load", "yaml.load", "os.system", "os.pope
 # What each part of the library may import of the library itself, and of the heavy packages at all.
 # `trace` and the declarations are read by everything, the command line by nothing, the report by
 # the runs that write it.
-LOW = {"_errors", "trace"}
+LOW = {"_errors", "_text", "trace"}
 ARROWS: dict[str, set[str]] = {
     "_errors": set(),
-    "trace": {"_errors"},
+    "_text": {"_errors"},
+    "trace": {"_errors", "_text"},
     "_declare": LOW | {"scores"},
     "_arrow": LOW | {"_declare", "runs._atomic"},
     "_table": LOW | {"_declare", "_arrow"},
