@@ -14,8 +14,11 @@ import numpy as np
 import pyarrow as pa
 
 from nll._declare import Request, Undefined, requests
-from nll._errors import BadInput, MissingField
+from nll._errors import BadInput, MissingField, NllError
 from nll.trace import Fields, Provenance, Trace
+
+# What a score may raise on one text without ending the run; it becomes that row's reason.
+FAILURES = (ValueError, ArithmeticError, LookupError)
 
 Specs = str | Callable[..., Any] | Iterable[str | Callable[..., Any] | Request]
 
@@ -28,7 +31,7 @@ def score(traces: Trace | Iterable[Trace], specs: Specs) -> Any:
 
     Columns: `id` (null when a trace has none), `tokens` (how many were scored), one per score
     (float64, or a list for scores of tokens and words), and `undefined`: null, or JSON that says
-    for each nan of the row why it is one. A column's metadata tells direction, unit, range and paper.
+    for each nan of the row why it is one. A column's metadata tells direction, unit, range, paper.
 
     Raises BadInput for an unknown score or option, and MissingField when the first trace lacks what
     a score named here needs; scores that `all` brought in are undefined then.
@@ -110,6 +113,9 @@ def _check_options(request: Request) -> None:
         request(nothing)
     except BadInput as error:
         raise BadInput(f"score '{request.label}': {error}") from None
+    except FAILURES:
+        # A score from elsewhere may not know empty texts; its rows will tell.
+        return
 
 
 def _check_fields(trace: Trace, wanted: Iterable[Request]) -> None:
@@ -125,7 +131,7 @@ def _check_fields(trace: Trace, wanted: Iterable[Request]) -> None:
             request(trace)
         except MissingField as error:
             raise MissingField(f"score '{request.label}': {error}") from None
-        except BadInput:
+        except FAILURES:
             continue
 
 
@@ -153,8 +159,9 @@ def _evaluate(request: Request, trace: Trace) -> tuple[Any, str | None]:
     text = request.declaration.shape == "text"
     try:
         value = request(trace)
-    except (BadInput, MissingField) as error:
-        return (math.nan if text else []), str(error)
+    except FAILURES as error:
+        kind = "" if isinstance(error, NllError) else f"{type(error).__name__}: "
+        return (math.nan if text else []), f"{kind}{error}"
     if not text:
         values = np.asarray(value, dtype=np.float64)
         lacking = bool(np.isnan(values).all())

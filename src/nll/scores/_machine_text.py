@@ -127,7 +127,7 @@ def fast_detect_gpt(trace: Trace, *, reference: bool = False) -> float:
     spread = total(variance)
     if spread <= 0:
         return Undefined("the model's distributions have no variance")
-    return defined(total(logp - mu) / math.sqrt(spread))
+    return defined((total(logp) - total(mu)) / math.sqrt(spread))
 
 
 @score(
@@ -167,7 +167,10 @@ def gltr_fraction(trace: Trace, *, cut: int = 10) -> float:
     if not cut >= 1:
         raise BadInput(f"cut is a rank, 1 or more, not {cut}")
     ranks = _ranks(trace)
-    return mean(np.where(np.isnan(ranks), ranks, ranks <= cut))
+    known = mean(ranks)
+    if isinstance(known, Undefined):
+        return known
+    return float(np.count_nonzero(ranks <= cut)) / ranks.size
 
 
 def gltr_fractions(trace: Trace, cuts: Sequence[int] = (10, 100, 1000)) -> tuple[float, ...]:

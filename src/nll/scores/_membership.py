@@ -122,8 +122,16 @@ def surp(trace: Trace, *, k: float = 0.2, max_entropy: float = 2.0) -> float:
         return NO_TOKENS
     if k == 0:
         return Undefined("k = 0 selects no token")
-    least = np.argsort(logp, kind="stable")[: count(logp.size, k)]
-    surprising = logp[least][entropy[least] < max_entropy]
+    surprising = logp[_least(logp, k) & (entropy < max_entropy)]
     if not surprising.size:
         return Undefined(f"no unlikely token was met with an entropy below {max_entropy:g} nats")
     return mean(surprising)
+
+
+def _least(logp: Array, k: float) -> Array:
+    """(N,) bool: the share k of least likely tokens; of equally likely ones the first."""
+    n = count(logp.size, k)
+    worst = np.partition(logp, n - 1)[n - 1]
+    least = logp < worst
+    least[np.flatnonzero(logp == worst)[: n - np.count_nonzero(least)]] = True
+    return least

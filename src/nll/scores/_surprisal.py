@@ -186,7 +186,9 @@ def word_surprisal(
     )
     if starts is not None:
         before = np.where(spans[:, 0] > 0, starts[first], 0.0)
-        out = out + before - starts[last]
+        # Where no word can start, that of an impossible word is 0/0: nan, quietly.
+        with np.errstate(invalid="ignore"):
+            out = out + before - starts[last]
     return out / unit
 
 

@@ -241,12 +241,14 @@ def top_k_negentropy(
     top = _candidates(trace, int(k))
     if isinstance(top, Undefined):
         return top
-    top = top[np.isfinite(top).all(axis=1)]
+    if not math.isfinite(top.sum()):
+        top = top[np.isfinite(top).all(axis=1)]
     if not top.size:
         return Undefined(f"no scored token has {k} candidates") if trace.n_scored else NO_TOKENS
-    mass = np.exp(top)
-    whole = mass.sum(axis=1)
-    entropy = np.log(whole) - (mass * top).sum(axis=1) / whole
+    by_rank = top.T.copy()
+    mass = np.exp(by_rank)
+    whole = mass.sum(axis=0)
+    entropy = np.log(whole) - np.multiply(mass, by_rank, out=by_rank).sum(axis=0) / whole
     value = np.clip(1.0 - entropy / math.log(k), 0.0, 1.0)
     return mean(value) if reduce == "mean" else float(value.min())
 

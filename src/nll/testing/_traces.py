@@ -71,7 +71,7 @@ def trace_from_logits(
         top_ids=order if top_k else None,
         top_logp=np.take_along_axis(logp, order, axis=1) if top_k else None,
         betas=betas,
-        lse_at=np.stack([_lse(b * logp) for b in betas], axis=1) if betas else None,
+        lse_at=np.stack([_lse(_tempered(logp, b)) for b in betas], axis=1) if betas else None,
         vocab=dict(zip(x.tolist(), words, strict=True)),
         provenance=provenance or Provenance(model="logits", backend="testing", vocab_size=size),
         id=id,
@@ -82,7 +82,8 @@ def trace_from_logits(
     if reference_logits is not None:
         q = np.exp(_log_softmax(np.asarray(reference_logits, dtype=np.float64)))
         mu = _expect(q, logp)
-        spread = np.maximum(_expect(q, logp, power=2) - mu**2, 0.0)
+        square = _expect(q, logp, power=2)
+        spread = np.maximum(square - np.where(np.isinf(square), 0.0, mu**2), 0.0)
         trace = replace(trace, cross_mean=mu, cross_var=spread)
     return trace
 
@@ -98,11 +99,17 @@ def _log_softmax(z: Array) -> Array:
 
 
 def _lse(z: Array) -> Array:
-    """(T,) log-sum-exp of each row; an entry of nan (0 times -inf) counts as absent."""
-    absent = np.isnan(z) & ~np.isnan(z).all(axis=1, keepdims=True)
-    z = np.where(absent, -np.inf, z)
+    """(T,) log-sum-exp of each row; -inf where a row has nothing else."""
     top = z.max(axis=1, keepdims=True)
-    return np.asarray((top + np.log(np.exp(z - top).sum(axis=1, keepdims=True)))[:, 0])
+    shift = np.where(np.isneginf(top), 0.0, top)
+    with np.errstate(divide="ignore"):
+        return np.asarray((shift + np.log(np.exp(z - shift).sum(axis=1, keepdims=True)))[:, 0])
+
+
+def _tempered(z: Array, beta: float) -> Array:
+    """Logits at an inverse temperature; impossible tokens stay so, at 0 too."""
+    impossible = np.isneginf(z)
+    return np.where(impossible, z, beta * np.where(impossible, 0.0, z))
 
 
 def _expect(p: Array, logp: Array, *, power: int = 1) -> Array:
@@ -122,7 +129,7 @@ def _kl_uniform(logp: Array) -> Array:
 
 def _boundary(z: Array, ids: list[int], betas: Sequence[float]) -> dict[str, Any]:
     def mass(beta: float) -> Array:
-        scaled = np.asarray(beta * z)
+        scaled = _tempered(z, beta)
         return _lse(scaled[:, ids]) - _lse(scaled)
 
     return {

@@ -1,0 +1,273 @@
+"""What must hold of every declared score. A new score joins by one row in DIRECTION."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+import nll
+from nll.testing import trace_from_logits, traces
+from nll.trace import Fields, Provenance, Trace, same
+
+BETAS = (0.4, 2.0)
+FULL = {"top_k": 15, "betas": BETAS, "boundary_ids": range(10)}
+GREEDY = Provenance(vocab_size=20, decoding="greedy")
+SHARP, FLAT = np.linspace(9, 0, 20), np.linspace(0.2, 0, 20)
+SHARP = np.concatenate([[14.0], SHARP[1:]])
+
+
+def made(row, target, *, n=6, **options) -> Trace:
+    logits = np.tile(row, (n, 1))
+    return trace_from_logits(
+        logits, [target] * n, end_logits=row, reference_logits=logits, provenance=GREEDY,
+        vocab=[" abcde"] * 20, **FULL, **options,
+    )  # fmt: skip
+
+
+expected = made(SHARP, 0)
+foreign = made(SHARP, 15)
+unsure = made(FLAT, 0)
+one_piece = made(SHARP, 0)
+two_pieces = dataclasses.replace(
+    one_piece,
+    text=" abcd" * 3,
+    spans=np.array([[0, 3], [3, 5], [5, 8], [8, 10], [10, 13], [13, 15]]),
+)
+
+# score -> what a higher value speaks for, a trace that deserves the lower one, and the higher one.
+DIRECTION = {
+    "binoculars": ("human", expected, foreign),
+    "entropy_score": ("machine", expected, unsure),
+    "fast_detect_gpt": ("machine", foreign, expected),
+    "g_nll": ("uncertain", expected, unsure),
+    "gltr_fraction": ("machine", foreign, expected),
+    "log_likelihood": ("machine", foreign, expected),
+    "log_rank_score": ("machine", foreign, expected),
+    "loss_score": ("member", foreign, expected),
+    "lrr": ("machine", foreign, expected),
+    "max_nll": ("uncertain", expected, unsure),
+    "mean_entropy": ("uncertain", expected, unsure),
+    "mean_nll": ("uncertain", expected, unsure),
+    "min_k_plus_plus": ("member", foreign, expected),
+    "min_k_prob": ("member", foreign, expected),
+    "min_token_prob": ("certain", unsure, expected),
+    "perplexity": ("uncertain", expected, unsure),
+    "probability_margin": ("certain", unsure, expected),
+    "rank_score": ("machine", foreign, expected),
+    "renyi_entropy": ("uncertain", expected, unsure),
+    "self_certainty": ("certain", unsure, expected),
+    "sequence_nll": ("uncertain", expected, unsure),
+    "surp": ("member", foreign, expected),
+    "surprisal": ("surprising", expected, foreign),
+    "top_k_negentropy": ("certain", unsure, expected),
+    "word_pieces": ("split into more tokens", one_piece, two_pieces),
+    "word_surprisal": ("surprising", expected, foreign),
+    "zero_one_uncertainty": ("uncertain", expected, unsure),
+    "zlib_score": ("member", foreign, expected),
+}
+
+# Options that reach the code a default call does not; each runs through the whole suite too.
+VARIANTS = {
+    "fast_detect_gpt": [{"reference": True}],
+    "renyi_entropy": [{"order": 1}, {"order": 0.4}, {"order": 0}, {"order": math.inf}],
+    "sequence_nll": [{"normalize": True}],
+    "surprisal": [{"temperature": 2.5}, {"temperature": math.inf}, {"base": "bits"}],
+    "top_k_negentropy": [{"reduce": "min"}],
+    "word_surprisal": [
+        {"temperature": 2.5},
+        {"boundary": "corrected"},
+        {"temperature": 2.5, "boundary": "corrected"},
+    ],
+}
+
+DECLARED = {n: d for n, d in nll.declarations().items() if n in dir(nll.scores)}
+CALLS = [(d, p) for n, d in DECLARED.items() for p in ({}, *VARIANTS.get(n, []))]
+every_call = pytest.mark.parametrize(
+    ("declaration", "options"), CALLS, ids=[f"{d.name}{p or ''}" for d, p in CALLS]
+)
+every_score = pytest.mark.parametrize("declaration", DECLARED.values(), ids=DECLARED)
+
+
+def mixed(*, seed=0, n=12, dtype=np.float64, greedy=True, **options) -> Trace:
+    """A trace with something of everything; greedy, so that no score refuses it."""
+    logits = np.random.default_rng(seed).normal(size=(n + 1, 20)) * 4
+    targets = logits[:n].argmax(axis=1) if greedy else np.arange(n) % 20
+    reference = logits[:n] * 0.8 + 0.1
+    trace = trace_from_logits(
+        logits[:n], targets, end_logits=logits[n], reference_logits=reference,
+        provenance=GREEDY, **FULL, **options,
+    )  # fmt: skip
+    return cast(trace, dtype)
+
+
+def cast(trace: Trace, dtype) -> Trace:
+    floats = {
+        f.name: value.astype(dtype)
+        for f in dataclasses.fields(Trace)
+        if isinstance(value := getattr(trace, f.name), np.ndarray) and value.dtype.kind == "f"
+    }
+    return dataclasses.replace(trace, **floats)
+
+
+def after(trace: Trace, *, text: str, scored: bool, prompt: bool) -> Trace:
+    """The same trace behind one more token."""
+
+    def grow(value):
+        first = value[:1].copy()
+        if not scored:
+            first = np.full_like(first, np.nan if value.dtype.kind == "f" else -1)
+        return np.concatenate([first, value])
+
+    arrays = {
+        f.name: grow(value)
+        for f in dataclasses.fields(Trace)
+        if isinstance(value := getattr(trace, f.name), np.ndarray)
+    }
+    arrays["spans"] = np.vstack([[[0, len(text)]], trace.spans + len(text)])
+    return dataclasses.replace(trace, **arrays, text=text + trace.text, prompt_tokens=int(prompt))
+
+
+def is_reasoned_nan(value) -> bool:
+    return isinstance(value, nll.Undefined) and value != value and len(value.reason) > 5
+
+
+@every_score
+def test_direction_is_the_declared_one(declaration):
+    means, low, high = DIRECTION[declaration.name]
+    assert declaration.higher_means == means
+    lower, higher = (np.mean(declaration.function(trace)) for trace in (low, high))
+    assert lower < higher
+
+
+@every_call
+def test_same_value_in_any_order_of_texts(declaration, options):
+    texts = [mixed(seed=s, n=n) for s, n in ((1, 5), (2, 17), (3, 1))]
+    alone = [
+        declaration.function(mixed(seed=s, n=n), **options) for s, n in ((1, 5), (2, 17), (3, 1))
+    ]
+    for order in ([0, 1, 2], [2, 0, 1]):
+        for i in order:
+            np.testing.assert_array_equal(declaration.function(texts[i], **options), alone[i])
+
+
+@every_call
+def test_prompt_tokens_do_not_count(declaration, options):
+    plain = mixed()
+    behind = after(plain, text="Prompt", scored=True, prompt=True)
+    got, want = declaration.function(behind, **options), declaration.function(plain, **options)
+    if declaration.shape == "token":
+        assert np.isnan(got[0])
+        got = got[1:]
+    np.testing.assert_array_equal(got, want)
+
+
+@every_call
+def test_an_unscored_first_token_does_not_count(declaration, options):
+    plain = mixed()
+    behind = after(plain, text="", scored=False, prompt=False)
+    got, want = declaration.function(behind, **options), declaration.function(plain, **options)
+    if declaration.shape != "text":
+        if declaration.name != "word_pieces":
+            assert np.isnan(got[0])
+        got, want = got[1:], want[1 if declaration.shape == "word" else 0 :]
+    np.testing.assert_allclose(got, want, rtol=1e-14)
+
+
+@every_call
+@pytest.mark.parametrize("n", [0, 5])
+def test_nothing_scored_is_undefined_and_never_zero(declaration, options, n):
+    logits = np.full((n, 20), np.nan)
+    trace = trace_from_logits(logits, [0] * n, reference_logits=logits, provenance=GREEDY, **FULL)
+    value = declaration.function(trace, **options)
+    if declaration.shape == "text":
+        assert is_reasoned_nan(value)
+    elif declaration.name != "word_pieces":
+        assert len(value) == n
+        assert np.isnan(value).all()
+
+
+@every_call
+def test_one_token_is_enough(declaration, options):
+    value = np.ravel(declaration.function(mixed(n=1), **options))
+    assert value.shape == (1,)
+    assert not np.isnan(value).any()
+
+
+@every_call
+def test_single_precision_gives_the_same_to_single_precision(declaration, options):
+    for greedy in (True, False):
+        double = declaration.function(mixed(greedy=greedy), **options)
+        single = declaration.function(mixed(greedy=greedy, dtype=np.float32), **options)
+        np.testing.assert_allclose(single, double, rtol=3e-5, atol=1e-6)
+        assert np.asarray(single).dtype == np.float64
+
+
+@every_call
+def test_trace_is_left_as_it_was(declaration, options):
+    trace = mixed()
+    declaration.function(trace, **options)
+    assert same(trace, mixed())
+
+
+@every_call
+def test_reads_no_more_than_it_declares(declaration, options):
+    """With only the declared fields, and those its options ask for, the value is the same."""
+    trace = mixed()
+    asked = declaration.fields(**{**declaration.parameters, **options})
+    kept = {"logp", *declaration.reads}
+    kept |= {"lse_at"} if asked.betas else set()
+    kept |= {"boundary", "boundary_at"} if asked.boundary else set()
+    kept |= {"top_logp"} if asked.top_k else set()
+    kept |= {"cross_mean", "cross_var"} if options.get("reference") else set()
+    kept |= {"entropy"} if options.get("order") == 1 else set()
+    bare = dataclasses.replace(
+        trace,
+        **{
+            f.name: None
+            for f in dataclasses.fields(Trace)
+            if isinstance(getattr(trace, f.name), np.ndarray) and f.name not in kept
+        },
+    )
+    np.testing.assert_array_equal(
+        declaration.function(bare, **options), declaration.function(trace, **options)
+    )
+
+
+@every_score
+def test_reads_all_it_declares(declaration):
+    for name in set(declaration.reads) - {"logp"}:
+        trace = dataclasses.replace(mixed(), **{name: None})
+        with pytest.raises(nll.MissingField, match=name):
+            declaration.function(trace)
+
+
+@settings(max_examples=150, deadline=None)
+@given(trace=traces(top_k=15, max_vocabulary=16, betas=BETAS))
+def test_values_stay_in_the_declared_range(trace):
+    greedy = dataclasses.replace(trace.provenance, decoding="greedy")
+    trace = dataclasses.replace(trace, provenance=greedy)
+    for declaration, options in CALLS:
+        value = declaration.function(trace, **options)
+        if declaration.shape == "text" and value != value:
+            assert is_reasoned_nan(value), declaration.name
+        values = np.ravel(value)
+        values = values[~np.isnan(values)]
+        low, high = declaration.range
+        assert ((values >= low - 1e-9) & (values <= high + 1e-9)).all(), declaration.name
+
+
+@every_score
+def test_declaration_is_complete(declaration):
+    assert declaration.summary.endswith(".")
+    assert declaration.paper.strip()
+    assert declaration.unit in {"nats", "bits", "1", "nats/byte", "tokens"}
+    assert declaration.question in {"uncertainty", "membership", "machine_text", "surprisal"}
+    low, high = declaration.range
+    assert low < high
+    assert isinstance(declaration.fields(**declaration.parameters), Fields)
+    for name in declaration.reads:
+        assert name in {f.name for f in dataclasses.fields(Trace)}

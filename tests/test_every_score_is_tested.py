@@ -1,0 +1,62 @@
+"""No public score escapes the common suite, an oracle, or a declaration."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import pkgutil
+from pathlib import Path
+
+import nll
+from tests import test_common_scores
+
+HERE = Path(__file__).parent
+# Public, but no scores: results and helpers, each with a test under tests/scores that names it.
+PLAIN = {"Words", "align_words", "gltr_fractions", "renyi_from_logits"}
+
+
+def built_in() -> set[str]:
+    found = nll.declarations().values()
+    return {d.name for d in found if d.function.__module__.startswith("nll.scores")}
+
+
+def test_every_public_name_is_declared():
+    assert set(nll.scores.__all__) - PLAIN == built_in()
+    for name in built_in():
+        assert getattr(nll.scores, name) is nll.declarations()[name].function
+
+
+def test_every_public_function_of_the_room_is_exported():
+    for module in pkgutil.iter_modules(nll.scores.__path__):
+        if module.name == "_common":
+            continue
+        room = importlib.import_module(f"nll.scores.{module.name}")
+        defined = {
+            n
+            for n, f in inspect.getmembers(room, inspect.isfunction)
+            if f.__module__ == room.__name__ and not n.startswith("_")
+        }
+        internal = {"not_greedy", "standardised"}
+        assert defined - internal <= set(nll.scores.__all__), module.name
+
+
+def test_every_score_has_a_direction_in_the_common_suite():
+    assert set(test_common_scores.DIRECTION) == built_in()
+    assert set(test_common_scores.DECLARED) == built_in()
+
+
+def test_every_score_has_an_oracle():
+    cases = [c for p in HERE.glob("oracle/*.json") for c in json.loads(p.read_text())["cases"]]
+    covered = {name for case in cases for name, _, _ in case["expect"]}
+    assert built_in() - covered == set()
+
+
+def test_every_helper_is_tested():
+    tests = "".join(path.read_text() for path in (HERE / "scores").glob("test_*.py"))
+    assert {name for name in PLAIN - {"Words"} if name not in tests} == set()
+
+
+def test_a_score_outside_the_suite_would_be_noticed(monkeypatch):
+    monkeypatch.setattr(nll.scores, "__all__", [*nll.scores.__all__, "escaped"])
+    assert set(nll.scores.__all__) - PLAIN != built_in()
