@@ -132,6 +132,6 @@ def _least(logp: Array, k: float) -> Array:
     """(N,) bool: the share k of least likely tokens; of equally likely ones the first."""
     n = count(logp.size, k)
     worst = np.partition(logp, n - 1)[n - 1]
-    least = logp < worst
+    least = np.asarray(logp < worst)
     least[np.flatnonzero(logp == worst)[: n - np.count_nonzero(least)]] = True
     return least

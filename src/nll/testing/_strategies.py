@@ -30,9 +30,9 @@ def traces(
 ) -> SearchStrategy[Trace]:
     """Exact traces of random texts under random next-token tables, with every optional field.
 
-    Logits are from a small set of numbers, so ties are frequent, with entries of -inf among them when
-    `impossible`; then a text may hold a token of probability 0. The first token is unscored when
-    `bos` is false, and some traces have prompt tokens.
+    Logits are from a small set of numbers, so ties are frequent, with entries of -inf among them
+    when `impossible`; then a text may hold a token of probability 0. The first token is unscored
+    when `bos` is false, and some traces have prompt tokens.
 
     Raises MissingExtra without hypothesis.
     """
