@@ -6,27 +6,53 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from nll.cli._terminal import plain
+from nll.cli._terminal import plain, say
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 _WIDE = 10_000
+_ID_WIDTH = 32
 
 
 def show_table(table: pa.Table) -> None:
-    """One row per text: id, tokens, and every score; nothing is cut when output is piped."""
+    """One row per text: id, tokens, mean nll, perplexity, then the other scores.
+
+    On a terminal columns that do not fit are left out, which is said; piped, nothing is.
+    """
+    from rich.console import Console
     from rich.table import Table
 
+    first = ["id", "tokens", "mean_nll", "perplexity"]
+    names = [n for n in first if n in table.column_names]
+    names += [n for n in table.column_names if n not in (*first, "undefined")]
+    cells = {n: [plain(_cell(v)) for v in table[n].to_pylist()] for n in names}
+    if sys.stdout.isatty():
+        room = Console().width
+        fitting: list[str] = []
+        for name in names:
+            width = max(map(len, [name, *cells[name]])) if name != "id" else _ID_WIDTH
+            room -= width + 2
+            if room < 0 and len(fitting) > 1:
+                break
+            fitting.append(name)
+    else:
+        fitting = names
     shown = Table(box=None, header_style="bold", pad_edge=False)
-    names = [n for n in table.column_names if n != "undefined"]
-    for name in names:
-        left = name == "id"
+    for name in fitting:
+        is_id = name == "id"
         # Everything from outside goes in as plain Text, or rich would obey markup in it.
-        shown.add_column(_text(name), justify="left" if left else "right", overflow="fold")
-    for row in table.select(names).to_pylist():
-        shown.add_row(*(_text(_cell(row[n])) for n in names))
+        shown.add_column(
+            _text(name),
+            justify="left" if is_id else "right",
+            overflow="fold",
+            max_width=_ID_WIDTH if is_id and sys.stdout.isatty() else None,
+        )
+    for row in zip(*(cells[n] for n in fitting), strict=True):
+        shown.add_row(*map(_text, row))
     _print(shown)
+    if len(fitting) < len(names):
+        say(f"{len(names) - len(fitting)} more scores do not fit here; a file holds all of them")
 
 
 def show_scores(as_json: bool) -> None:

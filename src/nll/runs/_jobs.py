@@ -73,7 +73,8 @@ def trace_to(
         write=_arrow.write_traces,
         merge=lambda path, shards: _arrow.write_traces(path, _stored(shards)),
     )
-    return run(rows, out, job, say=say, tick=tick, fail_on_error=fail_on_error)
+    pace = _pace(model)
+    return run(rows, out, job, say=say, tick=tick, fail_on_error=fail_on_error, pace=pace)
 
 
 def score_to(
@@ -114,7 +115,8 @@ def score_to(
         write=lambda path, traces: write_parquet(path, score_batches(traces, wanted), schema),
         merge=lambda path, shards: write(path, _batches(shards), schema),
     )
-    return run(rows, out, job, say=say, tick=tick, fail_on_error=fail_on_error), None
+    pace = _pace(model)
+    return run(rows, out, job, say=say, tick=tick, fail_on_error=fail_on_error, pace=pace), None
 
 
 def report_to(
@@ -243,6 +245,11 @@ def _models(options: ModelOptions) -> tuple[LanguageModel, LanguageModel | None]
 
     model = open_model(options.model, options.revision)
     return model, open_model(options.reference, None) if options.reference else None
+
+
+def _pace(model: LanguageModel) -> int:
+    """How many times larger shards may be than on a CPU for the same loss at a kill."""
+    return 1 if model.identity.get("device", "cpu") == "cpu" else 16
 
 
 def _check_reference(wanted: Sequence[Request], options: ModelOptions) -> None:

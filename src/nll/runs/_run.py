@@ -75,21 +75,23 @@ def run(
     say: Say,
     tick: Callable[[int], None] = lambda _: None,
     fail_on_error: bool = False,
+    pace: int = 1,
     shard_rows: int = SHARD_ROWS,
     shard_characters: int = SHARD_CHARACTERS,
 ) -> Outcome:
     """Do the job on all rows and write `out`, reusing what an interrupted run has left.
 
     Rejected rows go to `<out>.rejected.jsonl`, which is there only if there are any. `tick` hears
-    how many rows were dealt with. Raises RowRejected with `fail_on_error` at the first bad row.
+    how many rows were dealt with; `pace` multiplies the size of the shards. Raises RowRejected with `fail_on_error` at the first bad row.
     """
-    parts = {**job.parts, "shards": (shard_rows, shard_characters)}
+    limits = (pace * shard_rows, pace * shard_characters)
+    parts = {**job.parts, "shard size": limits}
     outcome = Outcome()
     with open_store(out, parts, say) as folder:
         shards = []
         told = False
         try:
-            for number, part in enumerate(plan(rows, shard_rows, shard_characters)):
+            for number, part in enumerate(plan(rows, *limits)):
                 content = fingerprint([_content(row) for row in part])
                 shard = find_shard(folder, number, content)
                 if shard is None:
