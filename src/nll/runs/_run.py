@@ -82,7 +82,8 @@ def run(
     """Do the job on all rows and write `out`, reusing what an interrupted run has left.
 
     Rejected rows go to `<out>.rejected.jsonl`, which is there only if there are any. `tick` hears
-    how many rows were dealt with; `pace` multiplies the size of the shards. Raises RowRejected with `fail_on_error` at the first bad row.
+    how many rows were dealt with; `pace` multiplies the size of the shards. Raises RowRejected
+    with `fail_on_error` at the first bad row.
     """
     limits = (pace * shard_rows, pace * shard_characters)
     parts = {**job.parts, "shard size": limits}
