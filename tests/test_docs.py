@@ -93,7 +93,7 @@ def test_the_commands_of_the_tutorial_work(tmp_path: Path) -> None:
         done = subprocess.run(
             ["bash", "-c", line],
             cwd=tmp_path,
-            env={**os.environ, "PATH": path},
+            env={**os.environ, "PATH": path, "OMP_NUM_THREADS": "1"},
             capture_output=True,
             text=True,
             check=False,
