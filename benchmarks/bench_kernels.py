@@ -23,7 +23,7 @@ import torch
 from nll import __version__
 from nll.kernels import Head, group_mass, lse_grid, moments, row_kernel, top_k, visit
 
-D, V, N = 576, 49152, 1024
+D, V, BLOCKS = 576, 49152, 6
 
 
 def main() -> None:
@@ -38,24 +38,27 @@ def main() -> None:
         f"nll {__version__}, torch {torch.__version__}, numpy {np.__version__}, "
         f"python {platform.python_version()}, row kernel {row_kernel()}"
     )
-    print(f"d = {D}, V = {V}, {N} rows; ms per row, median of {options.rounds} rounds")
+    print(
+        f"d = {D}, V = {V}, {BLOCKS} blocks a round; ms per row, median of {options.rounds} rounds"
+    )
     for threads in dict.fromkeys(options.threads):
         torch.set_num_threads(threads)
         clock = time.process_time if threads == 1 else time.perf_counter
         for size in options.rows:
-            report(threads, size, interleaved(ways(size), options.rounds, clock))
+            report(threads, size, interleaved(ways(size), BLOCKS * size, options.rounds, clock))
 
 
 def ways(size: int) -> dict[str, Callable[[], object]]:
     """All that is compared, for blocks of `size` rows."""
     torch.manual_seed(0)
-    rows, weight = torch.randn(N, D), torch.randn(V, D) * 0.05
-    transposed, targets, out = weight.T.contiguous(), torch.randint(V, (N,)), torch.empty(size, V)
+    n = BLOCKS * size
+    rows, weight = torch.randn(n, D), torch.randn(V, D) * 0.05
+    transposed, targets, out = weight.T.contiguous(), torch.randint(V, (n,)), torch.empty(size, V)
     out_t, head = torch.empty(V, size), Head(weight)
     group = group_mass(range(0, V, 2))
 
     def blocks(step: Callable[[torch.Tensor], object]) -> Callable[[], object]:
-        return lambda: [step(rows[a : a + size]) for a in range(0, N, size)]
+        return lambda: [step(rows[a : a + size]) for a in range(0, n, size)]
 
     def stats(kernel: str, *reducers: object) -> Callable[[], object]:
         def run() -> None:
@@ -67,6 +70,7 @@ def ways(size: int) -> dict[str, Callable[[], object]]:
 
     return {
         "head": blocks(lambda h: head.logits(h, out=out)),
+        "head, whole vocabulary": blocks(lambda h: torch.mm(h, weight.T, out=out)),
         "head, fresh memory": blocks(lambda h: h @ weight.T),
         "head, W transposed": blocks(lambda h: torch.mm(h, transposed, out=out)),
         "head, W h^T": blocks(lambda h: torch.mm(weight, h.T, out=out_t)),
@@ -80,7 +84,7 @@ def ways(size: int) -> dict[str, Callable[[], object]]:
 
 
 def interleaved(
-    todo: dict[str, Callable[[], object]], rounds: int, clock: Callable[[], float]
+    todo: dict[str, Callable[[], object]], n: int, rounds: int, clock: Callable[[], float]
 ) -> dict[str, list[float]]:
     """ms per row of each way, one value per round."""
     seen: dict[str, list[float]] = {name: [] for name in todo}
@@ -90,7 +94,7 @@ def interleaved(
         for name, run in todo.items():
             start = clock()
             run()
-            seen[name].append((clock() - start) / N * 1e3)
+            seen[name].append((clock() - start) / n * 1e3)
     return seen
 
 

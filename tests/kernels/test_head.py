@@ -57,6 +57,18 @@ def test_slices_of_a_large_weight_join_up(monkeypatch):
     torch.testing.assert_close(sliced.logits(rows), whole.logits(rows))
 
 
+@pytest.mark.parametrize("V", [1, 1023, 1024, 3000])
+def test_one_thread_multiplies_slice_by_slice_and_several_at_once_alike(V):
+    before, rows, head = torch.get_num_threads(), torch.randn(3, 8), Head(torch.randn(V, 8))
+    try:
+        torch.set_num_threads(1)
+        one = head.logits(rows)
+        torch.set_num_threads(2)
+        torch.testing.assert_close(one, head.logits(rows))
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_logits_go_into_the_given_buffer_and_leave_weights_and_rows_alone():
     rows, weight = torch.randn(3, 8), torch.randn(11, 8, requires_grad=True)
     before, buffer = weight.detach().clone(), torch.empty(3, 11)
@@ -74,6 +86,7 @@ def test_logits_go_into_the_given_buffer_and_leave_weights_and_rows_alone():
         (lambda: Head(torch.zeros(3, 2), torch.zeros(2)), "bias"),
         (lambda: Head(torch.zeros(3, 2), softcap=0.0), "softcap"),
         (lambda: Head(torch.zeros(3, 2)).logits(torch.zeros(5, 3)), "hidden states"),
+        (lambda: Head(torch.zeros(3, 2)).logits(torch.zeros(5, 2), torch.zeros(6, 3)), "buffer"),
     ],
 )
 def test_shapes_that_disagree_are_told(make, says):

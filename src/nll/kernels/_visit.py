@@ -17,7 +17,7 @@ from nll.kernels._torch_rows import RowStats
 Reducer: TypeAlias = Callable[["Block"], Mapping[str, Tensor]]
 
 MAX_WIDTH = 16384
-_CPU_BUDGET = 50 << 20
+_CPU_BUDGET = 64 << 20
 _GPU_BUDGET = 1 << 30
 
 
@@ -78,7 +78,7 @@ def visit(
 
     rows: (N, d), any float dtype, as they enter the unembedding.   targets: (N,) int64, the id that
     each row predicts, -1 for none.   reference: hidden states (N, d2) of the same positions under a
-    second model, and its head.   block_rows: rows per block; memory is R V 4 bytes a model.
+    second model, and its head.   block_rows: most rows per block; memory is R V 4 bytes a model.
     Returns the reducers' keys, each (N,) or (N, small), on the device of the head.
     Raises BadInput when shapes disagree, a target is outside the vocabulary, or a reducer returns
     something as wide as the vocabulary.
@@ -148,9 +148,11 @@ class _Room:
 
 
 def _cuts(n: int, size: int) -> Iterator[tuple[int, int]]:
-    # an empty input is one empty block, so that the keys and widths are known
-    for a in range(0, max(n, 1), size):
-        yield a, min(a + size, n)
+    # equal blocks, since a last one of few rows multiplies slowly; an empty input is one empty
+    # block, so that the keys and widths are known
+    blocks = max(1, -(-n // size))
+    for i in range(blocks):
+        yield n * i // blocks, n * (i + 1) // blocks
 
 
 def _most_wanted(reducers: Sequence[Reducer]) -> int:
