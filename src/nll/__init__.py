@@ -1,9 +1,9 @@
 """Run a language model over a text once, keep what its likelihood says, derive everything else.
 
-    import nll
-    model = nll.load()
-    traces = list(model.trace(["The capital of France is Paris."]))
-    nll.score(traces, ["min_k_prob", "lrr"]).to_pandas()
+import nll
+model = nll.load()
+traces = list(model.trace(["The capital of France is Paris."]))
+nll.score(traces, ["min_k_prob", "lrr"]).to_pandas()
 """
 
 from __future__ import annotations
@@ -36,7 +36,33 @@ _HOME = {
 }
 _ROOMS = ("kernels", "models", "scores", "testing", "trace")
 
-__all__ = [*_HOME, *_ROOMS, "__version__"]
+__all__ = [
+    "BadFile",
+    "BadInput",
+    "BadModel",
+    "BadText",
+    "Fields",
+    "MissingExtra",
+    "MissingField",
+    "NllError",
+    "Provenance",
+    "Rejected",
+    "Text",
+    "Trace",
+    "Undefined",
+    "__version__",
+    "declarations",
+    "declare_score",
+    "kernels",
+    "load",
+    "models",
+    "read_traces",
+    "score",
+    "scores",
+    "testing",
+    "trace",
+    "write_traces",
+]
 
 if TYPE_CHECKING:
     from nll import kernels, models, scores, testing, trace
@@ -44,8 +70,14 @@ if TYPE_CHECKING:
     from nll._declare import Undefined, declarations
     from nll._declare import score as declare_score
     from nll._errors import (
-        BadFile, BadInput, BadModel, BadText, MissingExtra, MissingField, NllError,
-    )  # fmt: skip
+        BadFile,
+        BadInput,
+        BadModel,
+        BadText,
+        MissingExtra,
+        MissingField,
+        NllError,
+    )
     from nll._table import score
     from nll.models import load
     from nll.trace import Fields, Provenance, Rejected, Text, Trace

@@ -1,4 +1,4 @@
-"""Every error that nll raises on purpose; the command line prints their one line and exits with 2."""
+"""Every error that nll raises on purpose; the command line prints its one line, exit code 2."""
 
 from __future__ import annotations
 

@@ -76,7 +76,8 @@ def report(
     Example: nll report essay.txt answers.jsonl -o report.html
     """
     from nll.cli._show import show_table
-    from nll.runs import Columns, ModelOptions, report_to
+    from nll.runs import Columns, ModelOptions, report_data, title_of
+    from nll.web import write_report
 
     columns = Columns(text_column, prompt_column, completion_column, id_column, lines)
     options = ModelOptions(
@@ -85,10 +86,11 @@ def report(
     )  # fmt: skip
     out = out or Path("report.html")
     with progress() as (tell, tick):
-        outcome, table = report_to(
+        outcome, traces, table = report_data(
             inputs, out, score or ["all"], columns, options,
             say=tell, tick=tick, fail_on_error=fail_on_error,
         )  # fmt: skip
+    write_report(out, traces, table, title=title_of(inputs))
     show_table(table)
     return _done(outcome, out)
 

@@ -14,8 +14,9 @@ _HOME = {
     "WriteError": "_atomic",
     "atomic_path": "_atomic",
     "read_rows": "_read",
-    "report_to": "_jobs",
+    "report_data": "_jobs",
     "score_to": "_jobs",
+    "title_of": "_jobs",
     "trace_to": "_jobs",
     "write_atomic": "_atomic",
 }
@@ -28,15 +29,16 @@ __all__ = [
     "WriteError",
     "atomic_path",
     "read_rows",
-    "report_to",
+    "report_data",
     "score_to",
+    "title_of",
     "trace_to",
     "write_atomic",
 ]
 
 if TYPE_CHECKING:
     from nll.runs._atomic import WriteError, atomic_path, write_atomic
-    from nll.runs._jobs import ModelOptions, report_to, score_to, trace_to
+    from nll.runs._jobs import ModelOptions, report_data, score_to, title_of, trace_to
     from nll.runs._read import Columns, Row, read_rows
     from nll.runs._run import Outcome
 

@@ -68,7 +68,7 @@ def trace_to(
     fields = _fields(wanted, options, default_top_k=TOP_K)
     model, reference = _models(options)
     job = Job(
-        parts=_parts("trace", model, reference, fields, options.stride),
+        parts=_parts("trace", model, reference, fields, options),
         trace=tracer(model, fields, reference, options.stride),
         write=_arrow.write_traces,
         merge=lambda path, shards: _arrow.write_traces(path, _stored(shards)),
@@ -108,7 +108,7 @@ def score_to(
     write = WRITERS[out.suffix.lower()]
     job = Job(
         parts={
-            **_parts("score", model, reference, fields, options.stride),
+            **_parts("score", model, reference, fields, options),
             "scores": [(r.label, r.declaration.name, dict(r.parameters)) for r in wanted],
         },
         trace=trace,
@@ -119,7 +119,7 @@ def score_to(
     return run(rows, out, job, say=say, tick=tick, fail_on_error=fail_on_error, pace=pace), None
 
 
-def report_to(
+def report_data(
     inputs: Sequence[str],
     out: Path,
     specs: Sequence[str],
@@ -129,10 +129,11 @@ def report_to(
     say: Say,
     tick: Tick,
     fail_on_error: bool = False,
-) -> tuple[Outcome, pa.Table]:
-    """Write the report on all texts (or stored traces) and return its score table."""
-    from nll.web import write_report
+) -> tuple[Outcome, list[Trace], pa.Table]:
+    """All that a report at `out` shows: traces of all texts (or stored ones) and their scores.
 
+    Rejected rows go beside `out`, as in a run.
+    """
     wanted = requests(specs)
     schema = score_schema(wanted)
     check_output(out, (".html", ".htm"), inputs)
@@ -150,8 +151,7 @@ def report_to(
     if not traces:
         raise BadInput("none of the texts could be scored, so there is nothing to report")
     table = pa.Table.from_batches(score_batches(traces, wanted), schema)
-    write_report(out, traces, table, title=_title(inputs))
-    return outcome, table
+    return outcome, traces, table
 
 
 def _trace_files(inputs: Sequence[str]) -> list[str]:
@@ -265,20 +265,22 @@ def _parts(
     model: LanguageModel,
     reference: LanguageModel | None,
     fields: Fields,
-    stride: int | None,
+    options: ModelOptions,
 ) -> dict[str, object]:
-    """Everything that decides the numbers, by the word that is told when it changes."""
+    """Everything that decides the numbers to the last bit, by the word told when it changes."""
     return {
         "command": command,
         "model": dict(model.identity),
         "reference": dict(reference.identity) if reference else None,
         "choice of fields": dataclasses.asdict(fields),
-        "stride": stride,
+        "stride": options.stride,
+        "batch size": options.batch_tokens,
         "library version": (__version__, _arrow.SCHEMA),
     }
 
 
-def _title(inputs: Sequence[str]) -> str:
+def title_of(inputs: Sequence[str]) -> str:
+    """What a report on these inputs is called."""
     names = ["standard input" if i == "-" else Path(i).name or i for i in inputs]
     more = len(names) - 3
     return ", ".join(names[:3]) + (f" and {more} more" if more > 0 else "")

@@ -95,9 +95,16 @@ def read_rows(inputs: Sequence[str | os.PathLike[str]], columns: Columns) -> Ite
     """Rows of files, folders (searched through, in sorted order) and `-` for standard input.
 
     Missing, empty and binary files are found at once, an unknown column when its file is reached:
-    both raise BadInput. Rows that are no texts come with a reason, and the reading goes on.
+    both raise BadInput, and so do named columns where every file is plain text. Rows that are no
+    texts come with a reason, and the reading goes on.
     """
-    return _numbered(input_files(inputs), columns)
+    files = input_files(inputs)
+    named = columns.text or columns.prompt or columns.id
+    if named and all(Path(file).suffix.lower() == ".txt" for file in files):
+        raise BadInput(f"column '{named}' was asked for, but {files[0]} is plain text, no table")
+    if columns.lines and not any(Path(f).suffix.lower() in (".txt", "") for f in files):
+        raise BadInput(f"--lines is for plain text files, and {files[0]} is none")
+    return _numbered(files, columns)
 
 
 def input_files(inputs: Sequence[str | os.PathLike[str]]) -> list[str]:

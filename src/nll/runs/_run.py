@@ -25,7 +25,7 @@ SHARD_ROWS = 256
 SHARD_CHARACTERS = 64_000
 
 
-class RowRejected(NllError):  # noqa: N818  the row was, nothing failed
+class RowRejected(NllError):
     """A row could not be scored in a run that was told to stop at the first such row."""
 
     exit_code = 1
