@@ -5,6 +5,7 @@ A page asks for its generated part with a line `<!-- generated: NAME -->`.
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -62,10 +63,15 @@ def changelog() -> str:
 
 
 def checks() -> str:
-    """Where each numbered check is tested, found by the tests' names (`test_21_nothing_unsafe`)."""
+    """Where each numbered check is tested: the tests' names and their files' docstrings tell."""
     found: dict[int, set[str]] = {}
     for path in sorted((ROOT / "tests").rglob("test_*.py")):
-        for number in re.findall(r"def test_(\d\d?)_", path.read_text(encoding="utf-8")):
+        source = path.read_text(encoding="utf-8")
+        named = re.findall(r"def test_(?:check_)?(\d\d?)_", source)
+        first = (ast.get_docstring(ast.parse(source)) or "").replace("\n", " ")
+        for numbers in re.findall(r"checks? (\d\d?(?:(?:, | and )\d\d?)*)", first):
+            named += re.findall(r"\d+", numbers)
+        for number in named:
             found.setdefault(int(number), set()).add(path.relative_to(ROOT).as_posix())
     return "\n".join(
         f"| {n} | {CHECKS[n]} | {', '.join(f'`{f}`' for f in sorted(found[n]))} |"
