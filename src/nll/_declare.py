@@ -165,6 +165,7 @@ class Request:
 
 
 ALL: Final = "all"
+_SHOWN_FIRST: Final = ("mean_nll", "perplexity")
 TWO_MODELS: Final = frozenset({"cross_mean", "cross_var"})
 
 
@@ -188,18 +189,19 @@ def requests(specs: str | Callable[..., Any] | Any) -> list[Request]:
 
 def _expand(spec: Any) -> list[Request]:
     if isinstance(spec, str) and spec.strip() == ALL:
-        return [
+        found = [
             Request(d, {}, d.name, optional=True)
             for d in declarations().values()
             if d.shape == "text" and not TWO_MODELS & set(d.reads)
         ]
+        return sorted(found, key=lambda r: r.label not in _SHOWN_FIRST)
     if isinstance(spec, Request):
         return [spec]
     if callable(spec):
-        found = [d for d in declarations().values() if d.function is spec]
-        if not found:
+        own = [d for d in declarations().values() if d.function is spec]
+        if not own:
             raise BadInput(f"{spec!r} is not a declared score; declare it with @nll.declare_score")
-        return [Request(found[0], {}, found[0].name)]
+        return [Request(own[0], {}, own[0].name)]
     spec = str(spec).strip()
     declarations()
     name, bracket, rest = spec.partition("(")

@@ -60,8 +60,9 @@ def table_model(
         raise BadInput(f"the table must be {size} x {size} for this alphabet, not {table.shape}")
     config = LlamaConfig(
         vocab_size=size, hidden_size=size, intermediate_size=1, num_hidden_layers=0,
-        num_attention_heads=1, num_key_value_heads=1, head_dim=2, rms_norm_eps=0.0, tie_word_embeddings=False,
-        max_position_embeddings=context, bos_token_id=1, eos_token_id=0, pad_token_id=None,
+        num_attention_heads=1, num_key_value_heads=1, head_dim=2, rms_norm_eps=0.0,
+        tie_word_embeddings=False, max_position_embeddings=context,
+        bos_token_id=1, eos_token_id=0, pad_token_id=None,
     )  # fmt: skip
     model = LlamaForCausalLM(config)
     # One-hot states: the norm makes sqrt(V) of a row of length 1, and its weight undoes that.
