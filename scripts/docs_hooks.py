@@ -67,7 +67,7 @@ def checks() -> str:
     found: dict[int, set[str]] = {}
     for path in sorted((ROOT / "tests").rglob("test_*.py")):
         source = path.read_text(encoding="utf-8")
-        named = re.findall(r"def test_(?:check_)?(\d\d?)_", source)
+        named = re.findall(r"def test_(?:check_|reliability_)?(\d\d?)_", source)
         first = (ast.get_docstring(ast.parse(source)) or "").replace("\n", " ")
         for numbers in re.findall(r"checks? (\d\d?(?:(?:, | and )\d\d?)*)", first):
             named += re.findall(r"\d+", numbers)
