@@ -34,7 +34,6 @@ ARROWS: dict[str, set[str]] = {
     "testing": LOW | {"_declare", "kernels", "models"},
 }
 FACES = {"cli", "web", "__main__"}
-MAY_USE_WEB = FACES | {"runs"}
 HEAVY = {"torch", "transformers", "gguf", "accelerate", "safetensors"}
 MAY_USE_HEAVY = {"kernels", "models", "testing"}
 
@@ -95,8 +94,7 @@ def against_the_arrows(source: str, part: str) -> list[str]:
             if package == "nll" and target not in {"", "__version__", part}:
                 allowed = ARROWS.get(part, {target})
                 known = target in allowed or f"{target}.{inner.split('.')[0]}" in allowed
-                readers = MAY_USE_WEB if target == "web" else FACES
-                fine = known and (target not in FACES or part in readers)
+                fine = known and (target not in FACES or part in FACES)
             else:
                 fine = package not in HEAVY or node in typing_only or part in MAY_USE_HEAVY
             if not fine:

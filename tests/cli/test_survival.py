@@ -133,7 +133,7 @@ def test_reliability_16_two_processes_on_one_output(nll_there, data, tmp_path) -
 
 
 def test_reliability_16_many_processes_at_the_same_moment(nll_there, data, tmp_path) -> None:
-    expected = clean_run(nll_there, [*data, "--lines"], tmp_path)
+    expected = clean_run(nll_there, data, tmp_path)
     env = os.environ | {"LETTERS_DELAY": "0"}
     many = [nll_there(*data, "-o", "out.parquet", env=env) for _ in range(3)]
     assert [finish(p)[0] for p in many] == [1] * 3

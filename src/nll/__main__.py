@@ -1,0 +1,5 @@
+"""`python -m nll`: the command line."""
+
+from nll.cli import main
+
+main()
