@@ -90,7 +90,7 @@ def main() -> None:
         todo = ways(texts)
         tokens = sum(len(t) for t in nll.load().trace(texts))
         totals = {way: float(run()) for way, run in todo.items()}
-        seen = interleaved(todo, options.rounds)
+        seen = interleaved(todo, options.rounds, warm=False)
         print(f"\n{name}: {len(texts)} texts, {tokens} tokens")
         times = {way: ratio(seen, way, "nll") for way in todo}
         for way in todo:

@@ -35,7 +35,7 @@ def batches_of(model, texts):
 def bare(model, batches):
     """Backbone and head, nothing kept."""
     head = model.network.head
-    size = block_rows_for(head.vocab_size)
+    size = block_rows_for(head.vocab_size, head.weight.device)
     out = torch.empty(size, head.vocab_size)
     for batch in batches:
         rows = model.network.states(batch, torch.from_numpy(batch.rows))

@@ -1,0 +1,62 @@
+"""Several traces that belong together: one text under two models, with its variants and samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from nll._errors import BadInput, MissingField
+from nll.trace import Trace
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """Answers to one prompt, kept together so that every sampling score reads stored data.
+
+    greedy: the judged answer.   drawn: N answers sampled from the model, each with its trace.
+    clusters: (N,) a label per drawn answer, equal for answers of equal meaning; empty when none.
+    correct: whether the greedy answer is right, where that is known.
+    Raises BadInput when clusters and drawn answers differ in number.
+    """
+
+    drawn: Sequence[Trace]
+    greedy: Trace | None = None
+    clusters: Sequence[int] = ()
+    correct: bool | None = None
+    id: str | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.clusters) not in (0, len(self.drawn)):
+            raise BadInput(f"{len(self.clusters)} clusters for {len(self.drawn)} drawn answers")
+
+    @property
+    def answers(self) -> list[str]:
+        """The drawn answers' texts, without the prompt and without surrounding white space."""
+        return [t.scored_text.strip() for t in self.drawn]
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A text's trace and the further traces that some scores compare it with.
+
+    reference: the same text under a second model.   lower: the text in lower case.
+    neighbours: texts like it.   perturbed: the text with spans replaced.   samples: drawn answers.
+    The names are the positional parameters of scores; what is None or empty was not obtained.
+    """
+
+    trace: Trace | None = None
+    reference: Trace | None = None
+    lower: Trace | None = None
+    neighbours: Sequence[Trace] = field(default_factory=tuple)
+    perturbed: Sequence[Trace] = field(default_factory=tuple)
+    samples: Samples | None = None
+
+    def role(self, name: str) -> object:
+        """What a score's positional parameter `name` is given; MissingField when it is not there."""
+        value = getattr(self, name, None)
+        if value is None or (isinstance(value, tuple | list) and not value):
+            raise MissingField(f"this score needs '{name}', which was not obtained for this text")
+        return value
+
+
+ROLES = ("trace", "reference", "lower", "neighbours", "perturbed", "samples")
