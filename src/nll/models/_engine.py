@@ -14,7 +14,7 @@ from nll import kernels
 from nll._errors import BadInput, BadModel, BadText
 from nll.models._encode import Encoded, Tokenizer, encode
 from nll.models._generate import generate
-from nll.models._layout import Batch, Segment, plan, windows
+from nll.models._layout import Batch, Segment, common_prefix, plan, windows
 from nll.models._network import Network
 from nll.models._protocol import DEFAULT_FIELDS, LanguageModel, OnReject
 from nll.trace import (
@@ -155,8 +155,10 @@ class LocalModel:
                 if isinstance(done, BadText):
                     refuse(i, done, text.id)
                 else:
+                    # What a text shares with the one before it will be computed once.
+                    shared = common_prefix(held[-1].ids, done.ids) if held else 0
+                    tokens += len(done.ids) - shared
                     held.append(done)
-                    tokens += len(done.ids)
             pending.clear()
 
         def refuse(i: int, error: BadText, name: str | None) -> None:
