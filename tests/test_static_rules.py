@@ -29,6 +29,7 @@ ARROWS: dict[str, set[str]] = {
     "_arrow": LOW | {"_declare", "runs._atomic"},
     "_table": LOW | {"_declare", "_arrow"},
     "scores": LOW | {"_declare"},
+    "metrics": {"_errors", "_declare"},
     "kernels": LOW,
     "models": LOW | {"_declare", "kernels"},
     "testing": LOW | {"_declare", "kernels", "models"},

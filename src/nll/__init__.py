@@ -34,7 +34,7 @@ _HOME = {
     "score": "_table",
     "write_traces": "_arrow",
 }
-_ROOMS = ("kernels", "models", "scores", "testing", "trace")
+_ROOMS = ("kernels", "metrics", "models", "scores", "testing", "trace")
 
 __all__ = [
     "BadFile",
@@ -55,6 +55,7 @@ __all__ = [
     "declare_score",
     "kernels",
     "load",
+    "metrics",
     "models",
     "read_traces",
     "score",
@@ -65,7 +66,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from nll import kernels, models, scores, testing, trace
+    from nll import kernels, metrics, models, scores, testing, trace
     from nll._arrow import read_traces, write_traces
     from nll._declare import Undefined, declarations
     from nll._declare import score as declare_score
