@@ -213,7 +213,7 @@ def probability_margin(trace: Trace) -> float:
     top = _candidates(trace, 2)
     if isinstance(top, Undefined):
         return top
-    p = np.exp(top)
+    p = np.exp(top.astype(np.float64))
     return mean(p[:, 0] - p[:, 1])
 
 
@@ -249,15 +249,18 @@ def top_k_negentropy(
     mass = np.exp(by_rank)
     whole = mass.sum(axis=0)
     entropy = np.log(whole) - np.multiply(mass, by_rank, out=by_rank).sum(axis=0) / whole
-    value = np.clip(1.0 - entropy / math.log(k), 0.0, 1.0)
+    value = np.clip(1.0 - entropy.astype(np.float64) / math.log(k), 0.0, 1.0)
     return mean(value) if reduce == "mean" else float(value.min())
 
 
 def _candidates(trace: Trace, k: int) -> Array | Undefined:
-    """(N, k) log-probabilities of the k likeliest tokens at the scored positions."""
-    top = trace.values("top_logp")
+    """(N, k) log-probabilities of the k likeliest tokens at the scored positions.
+
+    In the precision of the trace: elementwise work on all candidates costs the most of all scores.
+    """
+    top = trace.field("top_logp")
     if top.shape[1] >= k:
-        return top[:, :k]
+        return top[:, :k] if trace.n_scored == len(trace) else top[trace.scored, :k]
     size = trace.provenance.vocab_size
     if size is not None and size < k:
         return Undefined(f"the vocabulary has only {size} tokens, {k} are needed")
