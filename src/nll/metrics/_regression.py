@@ -113,6 +113,7 @@ def delta_log_likelihood(
         for lag in range(spillover + 1)
     }
     w = np.ones(len(y)) if weights is None else columns.weights(weights)
+    same_length(**{response: y, "weights": w, **base, **own})
     rows = np.isfinite(y) & np.isfinite(w) & (w > 0)
     for column in (*base.values(), *own.values()):
         rows &= np.isfinite(column)
