@@ -8,8 +8,10 @@ import math
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import nll
+from nll._bundle import Samples
 from nll.testing import trace_from_logits, traces
 from nll.trace import Fields, Provenance, Trace, same
 
@@ -38,7 +40,8 @@ two_pieces = dataclasses.replace(
     spans=np.array([[0, 3], [3, 5], [5, 8], [8, 10], [10, 13], [13, 15]]),
 )
 
-# score -> what a higher value speaks for, a trace that deserves the lower one, and the higher one.
+# score -> what a higher value speaks for, a trace that deserves the lower one, and the higher one
+# (or a tuple of all that the score takes).
 DIRECTION = {
     "binoculars": ("human", expected, foreign),
     "entropy_score": ("machine", expected, unsure),
@@ -84,17 +87,22 @@ VARIANTS = {
     ],
 }
 
+# Options without which a score cannot be called.
+ENOUGH: dict[str, dict] = {}
+
 DECLARED = {n: d for n, d in nll.declarations().items() if n in dir(nll.scores)}
-CALLS = [(d, p) for n, d in DECLARED.items() for p in ({}, *VARIANTS.get(n, []))]
+CALLS = [
+    (d, {**ENOUGH.get(n, {}), **p}) for n, d in DECLARED.items() for p in ({}, *VARIANTS.get(n, []))
+]
 every_call = pytest.mark.parametrize(
     ("declaration", "options"), CALLS, ids=[f"{d.name}{p or ''}" for d, p in CALLS]
 )
 every_score = pytest.mark.parametrize("declaration", DECLARED.values(), ids=DECLARED)
 
 
-def mixed(*, seed=0, n=12, dtype=np.float64, greedy=True, **options) -> Trace:
+def mixed(*, seed=0, n=12, dtype=np.float64, greedy=True, sharpness=4.0, **options) -> Trace:
     """A trace with something of everything; greedy, so that no score refuses it."""
-    logits = np.random.default_rng(seed).normal(size=(n + 1, 20)) * 4
+    logits = np.random.default_rng(seed).normal(size=(n + 1, 20)) * sharpness
     targets = logits[:n].argmax(axis=1) if greedy else np.arange(n) % 20
     reference = logits[:n] * 0.8 + 0.1
     trace = trace_from_logits(
@@ -102,6 +110,43 @@ def mixed(*, seed=0, n=12, dtype=np.float64, greedy=True, **options) -> Trace:
         provenance=GREEDY, **FULL, **options,
     )  # fmt: skip
     return cast(trace, dtype)
+
+
+def given_to(declaration, make=mixed, **options) -> list:
+    """What the score takes, by role; the reference trace is of the same text."""
+    seed = options.pop("seed", 0)
+    roles = {
+        "trace": lambda: make(seed=seed, **options),
+        "reference": lambda: make(seed=seed, sharpness=3.0, **options),
+        "lower": lambda: make(seed=seed + 10, **options),
+        "neighbours": lambda: [make(seed=seed + s, **options) for s in (20, 21, 22)],
+        "perturbed": lambda: [make(seed=seed + s, **options) for s in (30, 31, 32)],
+        "samples": lambda: Samples(
+            [make(seed=seed + s, **options) for s in (40, 41, 42)],
+            greedy=make(seed=seed, **options),
+            clusters=[0, 1, 0],
+        ),
+    }
+    return [roles[name]() for name in declaration.takes]
+
+
+def traces_in(given) -> list[Trace]:
+    """Every trace among what a score takes."""
+    if isinstance(given, Trace):
+        return [given]
+    if isinstance(given, Samples):
+        return [*given.drawn, given.greedy]
+    return [trace for part in given for trace in traces_in(part)]
+
+
+def changed(given, change):
+    """What a score takes with every trace in it changed."""
+    if isinstance(given, Trace):
+        return change(given)
+    if isinstance(given, Samples):
+        drawn = [change(t) for t in given.drawn]
+        return dataclasses.replace(given, drawn=drawn, greedy=change(given.greedy))
+    return [changed(part, change) for part in given]
 
 
 def cast(trace: Trace, dtype) -> Trace:
@@ -139,26 +184,28 @@ def is_reasoned_nan(value) -> bool:
 def test_direction_is_the_declared_one(declaration):
     means, low, high = DIRECTION[declaration.name]
     assert declaration.higher_means == means
-    lower, higher = (np.mean(declaration.function(trace)) for trace in (low, high))
+    cases = (x if isinstance(x, tuple) else (x,) for x in (low, high))
+    lower, higher = (
+        np.mean(declaration.function(*case, **ENOUGH.get(declaration.name, {}))) for case in cases
+    )
     assert lower < higher
 
 
 @every_call
 def test_same_value_in_any_order_of_texts(declaration, options):
-    texts = [mixed(seed=s, n=n) for s, n in ((1, 5), (2, 17), (3, 1))]
-    alone = [
-        declaration.function(mixed(seed=s, n=n), **options) for s, n in ((1, 5), (2, 17), (3, 1))
-    ]
+    made_of = ({"seed": 1, "n": 5}, {"seed": 2, "n": 17}, {"seed": 3, "n": 1})
+    texts = [given_to(declaration, **m) for m in made_of]
+    alone = [declaration.function(*given_to(declaration, **m), **options) for m in made_of]
     for order in ([0, 1, 2], [2, 0, 1]):
         for i in order:
-            np.testing.assert_array_equal(declaration.function(texts[i], **options), alone[i])
+            np.testing.assert_array_equal(declaration.function(*texts[i], **options), alone[i])
 
 
 @every_call
 def test_prompt_tokens_do_not_count(declaration, options):
-    plain = mixed()
-    behind = after(plain, text="Prompt", scored=True, prompt=True)
-    got, want = declaration.function(behind, **options), declaration.function(plain, **options)
+    plain = given_to(declaration)
+    behind = changed(plain, lambda t: after(t, text="Prompt", scored=True, prompt=True))
+    got, want = declaration.function(*behind, **options), declaration.function(*plain, **options)
     if declaration.shape == "token":
         assert np.isnan(got[0])
         got = got[1:]
@@ -167,9 +214,9 @@ def test_prompt_tokens_do_not_count(declaration, options):
 
 @every_call
 def test_an_unscored_first_token_does_not_count(declaration, options):
-    plain = mixed()
-    behind = after(plain, text="", scored=False, prompt=False)
-    got, want = declaration.function(behind, **options), declaration.function(plain, **options)
+    plain = given_to(declaration)
+    behind = changed(plain, lambda t: after(t, text="", scored=False, prompt=False))
+    got, want = declaration.function(*behind, **options), declaration.function(*plain, **options)
     if declaration.shape != "text":
         if declaration.name != "word_pieces":
             assert np.isnan(got[0])
@@ -177,12 +224,16 @@ def test_an_unscored_first_token_does_not_count(declaration, options):
     np.testing.assert_allclose(got, want, rtol=1e-14)
 
 
+def blank(*, n, **_) -> Trace:
+    """A text of which nothing was scored."""
+    nothing = np.full((n, 20), np.nan)
+    return trace_from_logits(nothing, [0] * n, reference_logits=nothing, provenance=GREEDY, **FULL)
+
+
 @every_call
 @pytest.mark.parametrize("n", [0, 5])
 def test_nothing_scored_is_undefined_and_never_zero(declaration, options, n):
-    logits = np.full((n, 20), np.nan)
-    trace = trace_from_logits(logits, [0] * n, reference_logits=logits, provenance=GREEDY, **FULL)
-    value = declaration.function(trace, **options)
+    value = declaration.function(*given_to(declaration, blank, n=n), **options)
     if declaration.shape == "text":
         assert is_reasoned_nan(value)
     elif declaration.name != "word_pieces":
@@ -192,7 +243,7 @@ def test_nothing_scored_is_undefined_and_never_zero(declaration, options, n):
 
 @every_call
 def test_one_token_is_enough(declaration, options):
-    value = np.ravel(declaration.function(mixed(n=1), **options))
+    value = np.ravel(declaration.function(*given_to(declaration, n=1), **options))
     assert value.shape == (1,)
     assert not np.isnan(value).any()
 
@@ -200,23 +251,25 @@ def test_one_token_is_enough(declaration, options):
 @every_call
 def test_single_precision_gives_the_same_to_single_precision(declaration, options):
     for greedy in (True, False):
-        double = declaration.function(mixed(greedy=greedy), **options)
-        single = declaration.function(mixed(greedy=greedy, dtype=np.float32), **options)
+        given = given_to(declaration, greedy=greedy)
+        double = declaration.function(*given, **options)
+        single = declaration.function(*changed(given, lambda t: cast(t, np.float32)), **options)
         np.testing.assert_allclose(single, double, rtol=3e-5, atol=1e-6)
         assert np.asarray(single).dtype == np.float64
 
 
 @every_call
-def test_trace_is_left_as_it_was(declaration, options):
-    trace = mixed()
-    declaration.function(trace, **options)
-    assert same(trace, mixed())
+def test_traces_are_left_as_they_were(declaration, options):
+    given = given_to(declaration)
+    declaration.function(*given, **options)
+    fresh = traces_in(given_to(declaration))
+    assert all(same(a, b) for a, b in zip(traces_in(given), fresh, strict=True))
 
 
 @every_call
 def test_reads_no_more_than_it_declares(declaration, options):
     """With only the declared fields, and those its options ask for, the value is the same."""
-    trace = mixed()
+    given = given_to(declaration)
     asked = declaration.fields(**{**declaration.parameters, **options})
     kept = {"logp", *declaration.reads}
     kept |= {"lse_at"} if asked.betas else set()
@@ -224,34 +277,45 @@ def test_reads_no_more_than_it_declares(declaration, options):
     kept |= {"top_logp"} if asked.top_k else set()
     kept |= {"cross_mean", "cross_var"} if options.get("reference") else set()
     kept |= {"entropy"} if options.get("order") == 1 else set()
-    bare = dataclasses.replace(
-        trace,
-        **{
+
+    def bare(trace):
+        arrays = {
             f.name: None
             for f in dataclasses.fields(Trace)
             if isinstance(getattr(trace, f.name), np.ndarray) and f.name not in kept
-        },
-    )
+        }
+        return dataclasses.replace(trace, **arrays)
+
     np.testing.assert_array_equal(
-        declaration.function(bare, **options), declaration.function(trace, **options)
+        declaration.function(*changed(given, bare), **options),
+        declaration.function(*given, **options),
     )
 
 
 @every_score
 def test_reads_all_it_declares(declaration):
+    given = given_to(declaration)
     for name in set(declaration.reads) - {"logp"}:
-        trace = dataclasses.replace(mixed(), **{name: None})
+        without = changed(given, lambda t, name=name: dataclasses.replace(t, **{name: None}))
         with pytest.raises(nll.MissingField, match=name):
-            declaration.function(trace)
+            declaration.function(*without, **ENOUGH.get(declaration.name, {}))
 
 
 @settings(max_examples=150, deadline=None)
-@given(trace=traces(top_k=15, max_vocabulary=16, betas=BETAS))
-def test_values_stay_in_the_declared_range(trace):
-    greedy = dataclasses.replace(trace.provenance, decoding="greedy")
-    trace = dataclasses.replace(trace, provenance=greedy)
+@given(
+    trace=traces(top_k=15, max_vocabulary=16, betas=BETAS),
+    others=st.lists(
+        traces(top_k=15, max_vocabulary=16, betas=BETAS, max_tokens=5), min_size=2, max_size=2
+    ),
+)
+def test_values_stay_in_the_declared_range(trace, others):
+    def drawn(*, seed, sharpness=4.0):
+        one = [trace, *others][seed % 3]
+        greedy = dataclasses.replace(one.provenance, decoding="greedy")
+        return dataclasses.replace(one, logp=one.logp * sharpness / 4, provenance=greedy)
+
     for declaration, options in CALLS:
-        value = declaration.function(trace, **options)
+        value = declaration.function(*given_to(declaration, drawn), **options)
         if declaration.shape == "text" and value != value:
             assert is_reasoned_nan(value), declaration.name
         values = np.ravel(value)
@@ -265,7 +329,7 @@ def test_declaration_is_complete(declaration):
     assert declaration.summary.endswith(".")
     assert declaration.paper.strip()
     assert declaration.unit in {"nats", "bits", "1", "nats/byte", "tokens"}
-    assert declaration.question in {"uncertainty", "membership", "machine_text", "surprisal"}
+    assert declaration.question in {"uncertainty", "membership", "machine_text", "ood", "surprisal"}
     low, high = declaration.range
     assert low < high
     assert isinstance(declaration.fields(**declaration.parameters), Fields)

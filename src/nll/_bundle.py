@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from nll._errors import BadInput, MissingField
@@ -42,6 +42,7 @@ class Bundle:
     reference: the same text under a second model.   lower: the text in lower case.
     neighbours: texts like it.   perturbed: the text with spans replaced.   samples: drawn answers.
     The names are the positional parameters of scores; what is None or empty was not obtained.
+    missing: why, by name, where something was asked for and this text could not give it.
     """
 
     trace: Trace | None = None
@@ -50,12 +51,25 @@ class Bundle:
     neighbours: Sequence[Trace] = field(default_factory=tuple)
     perturbed: Sequence[Trace] = field(default_factory=tuple)
     samples: Samples | None = None
+    missing: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str | None:
+        """The text's id."""
+        held = self.samples if self.trace is None else self.trace
+        return None if held is None else held.id
+
+    @property
+    def n_scored(self) -> int | None:
+        """How many tokens of the text count; None when the text itself was not traced."""
+        return None if self.trace is None else self.trace.n_scored
 
     def role(self, name: str) -> object:
-        """What a score's positional parameter `name` is given; MissingField when it is not there."""
+        """What a score's positional parameter `name` is given; MissingField when there is none."""
         value = getattr(self, name, None)
         if value is None or (isinstance(value, tuple | list) and not value):
-            raise MissingField(f"this score needs '{name}', which was not obtained for this text")
+            why = self.missing.get(name, "nll.gather obtains it")
+            raise MissingField(f"there is no '{name}' for this text ({why})")
         return value
 
 

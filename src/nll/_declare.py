@@ -1,8 +1,9 @@
 """The declaration beside each score, from which command line, report, docs and planner are fed.
 
-A score is a plain function of a trace. `@score(...)` registers a `Declaration` of it under the
-function's name; outsiders register theirs through the entry-point group `nll.scores`, whose
-entries name a module or a function.
+A score is a plain function of a trace, or of several: its positional parameters are named by their
+role (`trace`, `reference`, `perturbed`, ...: see `nll._bundle`). `@score(...)` registers a
+`Declaration` of it under the function's name; outsiders register theirs through the entry-point
+group `nll.scores`, whose entries name a module or a function.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ import ast
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import entry_points
 from typing import Any, Final, Literal, TypeVar
 
+from nll._bundle import ROLES, Bundle
 from nll._errors import BadInput
-from nll.trace import Fields
+from nll.trace import Fields, Trace
 
 F = TypeVar("F", bound=Callable[..., Any])
 Shape = Literal["text", "token", "word"]
@@ -70,13 +72,30 @@ class Declaration:
         return (inspect.getdoc(self.function) or "").split("\n", 1)[0]
 
     @property
+    def takes(self) -> tuple[str, ...]:
+        """What it is computed from, by role: `("trace",)`, `("trace", "reference")`, ..."""
+        return _positional(self.function)
+
+    @property
     def parameters(self) -> dict[str, Any]:
-        """Keyword options and their defaults."""
+        """Keyword options and their defaults; None stands for an option without one."""
         return {
-            p.name: p.default
+            p.name: None if p.default is p.empty else p.default
             for p in inspect.signature(self.function).parameters.values()
             if p.kind is p.KEYWORD_ONLY
         }
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        """Keyword options that have no default."""
+        found = inspect.signature(self.function).parameters.values()
+        return tuple(p.name for p in found if p.kind is p.KEYWORD_ONLY and p.default is p.empty)
+
+
+@cache
+def _positional(function: Callable[..., Any]) -> tuple[str, ...]:
+    found = inspect.signature(function).parameters.values()
+    return tuple(p.name for p in found if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD))
 
 
 _registry: dict[str, Declaration] = {}
@@ -107,11 +126,17 @@ def score(
                paper="10.1000/xyz", question="uncertainty")
         def worst_nll(trace: Trace, *, tail: float = 0.1) -> float: ...
 
-    Raises BadInput when another score already has this name.
+    Raises BadInput when another score already has this name, or a positional parameter is no role.
     """
 
     def attach(function: F) -> F:
         name: str = function.__name__
+        takes = _positional(function)
+        if not takes or not set(takes) <= set(ROLES):
+            raise BadInput(
+                f"score '{name}' takes ({', '.join(takes)}); name its positional parameters by "
+                f"what they are ({', '.join(ROLES)}) and make the others keyword-only"
+            )
         if name in _registry and _registry[name].function.__module__ != function.__module__:
             raise BadInput(
                 f"two scores are called '{name}': {_registry[name].function.__module__} "
@@ -160,8 +185,13 @@ class Request:
         defaults = self.declaration.parameters
         return self.declaration.fields(**{**defaults, **self.parameters})
 
-    def __call__(self, trace: Any) -> Any:
-        return self.declaration.function(trace, **self.parameters)
+    def __call__(self, given: Trace | Bundle) -> Any:
+        """Its value; raises MissingField when something that it takes is not in the bundle."""
+        takes = self.declaration.takes
+        if takes == ("trace",) and isinstance(given, Trace):
+            return self.declaration.function(given, **self.parameters)
+        bundle = Bundle(trace=given) if isinstance(given, Trace) else given
+        return self.declaration.function(*map(bundle.role, takes), **self.parameters)
 
 
 ALL: Final = "all"
@@ -170,7 +200,7 @@ TWO_MODELS: Final = frozenset({"cross_mean", "cross_var"})
 
 
 def requests(specs: str | Callable[..., Any] | Any) -> list[Request]:
-    """Read score specs: names, `name(option=value)`, declared functions, or `all`.
+    """Read score specs: names, `name(option=value)`, declared functions (partial ones), or `all`.
 
     `all` is every score of a whole text that one model's plain trace can give.
     Raises BadInput naming the unknown score or option and the ones that exist.
@@ -192,16 +222,20 @@ def _expand(spec: Any) -> list[Request]:
         found = [
             Request(d, {}, d.name, optional=True)
             for d in declarations().values()
-            if d.shape == "text" and not TWO_MODELS & set(d.reads)
+            if d.shape == "text"
+            and d.takes == ("trace",)
+            and not d.required
+            and not TWO_MODELS & set(d.reads)
         ]
         return sorted(found, key=lambda r: r.label not in _SHOWN_FIRST)
     if isinstance(spec, Request):
         return [spec]
     if callable(spec):
-        own = [d for d in declarations().values() if d.function is spec]
-        if not own:
+        bound = spec if isinstance(spec, partial) else partial(spec)
+        own = [d for d in declarations().values() if d.function is bound.func]
+        if not own or bound.args:
             raise BadInput(f"{spec!r} is not a declared score; declare it with @nll.declare_score")
-        return [Request(own[0], {}, own[0].name)]
+        return [_checked(Request(own[0], bound.keywords, own[0].name))]
     spec = str(spec).strip()
     declarations()
     name, bracket, rest = spec.partition("(")
@@ -239,7 +273,18 @@ def _parse(spec: str, *, label: str) -> Request:
             has = ", ".join(defaults) or "none"
             raise BadInput(f"score '{name}' has no option '{option}' (it has: {has})")
         _check_type(name, option, value, defaults[option])
-    return Request(declaration, parameters, label)
+    return _checked(Request(declaration, parameters, label))
+
+
+def _checked(request: Request) -> Request:
+    for option in request.declaration.required:
+        if option not in request.parameters:
+            name = request.declaration.name
+            raise BadInput(
+                f"score '{name}' needs option '{option}'; from Python: "
+                f"functools.partial(nll.scores.{name}, {option}=...)"
+            )
+    return request
 
 
 def _check_type(name: str, option: str, value: Any, default: Any) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from nll._bundle import Bundle, Samples
 from nll._declare import Request, Undefined, requests
 from nll._errors import BadInput, MissingField, NllError
 from nll.trace import Fields, Provenance, Trace
@@ -20,11 +21,14 @@ from nll.trace import Fields, Provenance, Trace
 # What a score may raise on one text without ending the run; it becomes that row's reason.
 FAILURES = (ValueError, ArithmeticError, LookupError)
 
+Row = Trace | Bundle
 Specs = str | Callable[..., Any] | Iterable[str | Callable[..., Any] | Request]
 
 
-def score(traces: Trace | Iterable[Trace], specs: Specs) -> Any:
+def score(traces: Row | Iterable[Row], specs: Specs) -> Any:
     """A pyarrow.Table with the scores of every trace, in order; no model runs.
+
+    traces: traces or, for scores that compare several, bundles of them as `nll.gather` makes.
 
     specs: names, `name(option=value)`, declared functions, a list of these, or `all`: every score
     of a whole text that one model's plain trace can give.
@@ -37,12 +41,12 @@ def score(traces: Trace | Iterable[Trace], specs: Specs) -> Any:
     a score named here needs; scores that `all` brought in are undefined then.
     """
     wanted = requests(specs)
-    batches = score_batches([traces] if isinstance(traces, Trace) else traces, wanted)
+    batches = score_batches([traces] if isinstance(traces, Trace | Bundle) else traces, wanted)
     return pa.Table.from_batches(batches, schema=score_schema(wanted))
 
 
 def score_batches(
-    traces: Iterable[Trace], wanted: Sequence[Request], batch_size: int = 512
+    traces: Iterable[Row], wanted: Sequence[Request], batch_size: int = 512
 ) -> Iterator[Any]:
     """Record batches of at most `batch_size` rows, as the traces come; see `score`."""
     schema = score_schema(wanted)
@@ -84,7 +88,7 @@ def _metadata(request: Request) -> str:
     return json.dumps(
         {
             "name": d.name,
-            "parameters": {**d.parameters, **request.parameters},
+            "parameters": {k: _told(v) for k, v in {**d.parameters, **request.parameters}.items()},
             "higher_means": d.higher_means,
             "unit": d.unit,
             "range": [end if math.isfinite(end) else None for end in d.range],
@@ -98,6 +102,12 @@ def _metadata(request: Request) -> str:
     )
 
 
+def _told(value: Any) -> Any:
+    """An option as it stands in the metadata: tables and the like by their kind only."""
+    plain = value is None or isinstance(value, bool | int | float | str)
+    return value if plain or len(str(value)) <= 80 else f"<{type(value).__name__}>"
+
+
 def _check_options(request: Request) -> None:
     """Run a score on a text of no tokens that lacks nothing: only its options can be wrong then."""
     asked = request.fields
@@ -109,8 +119,12 @@ def _check_options(request: Request) -> None:
         lse_at=np.empty((0, g)), boundary=np.empty(1), boundary_at=np.empty((1, g)),
         provenance=Provenance(vocab_size=max(k, 2)),
     )  # fmt: skip
+    bundle = Bundle(
+        trace=nothing, reference=nothing, lower=nothing, neighbours=(nothing,),
+        perturbed=(nothing,), samples=Samples(drawn=(nothing,), greedy=nothing, clusters=(0,)),
+    )  # fmt: skip
     try:
-        request(nothing)
+        request(bundle)
     except BadInput as error:
         raise BadInput(f"score '{request.label}': {error}") from None
     except FAILURES:
@@ -118,24 +132,34 @@ def _check_options(request: Request) -> None:
         return
 
 
-def _check_fields(trace: Trace, wanted: Iterable[Request]) -> None:
-    """Raise MissingField if a score that was asked for by name cannot read this trace."""
+def _check_fields(row: Row, wanted: Iterable[Request]) -> None:
+    """Raise MissingField if a score that was asked for by name cannot read this row."""
+    bundle = Bundle(trace=row) if isinstance(row, Trace) else row
     for request in wanted:
-        if request.optional:
+        takes = request.declaration.takes
+        if request.optional or set(takes) & set(bundle.missing):
             continue
         try:
-            for name in request.declaration.reads:
-                trace.field(name)
-            for beta in request.fields.betas:
-                trace.lse(beta)
-            request(trace)
+            for role in takes:
+                for trace in _traces_of(bundle.role(role)):
+                    for name in request.declaration.reads:
+                        trace.field(name)
+                    for beta in request.fields.betas:
+                        trace.lse(beta)
+            request(row)
         except MissingField as error:
             raise MissingField(f"score '{request.label}': {error}") from None
         except FAILURES:
             continue
 
 
-def _batch(traces: Sequence[Trace], wanted: Sequence[Request], schema: Any) -> Any:
+def _traces_of(given: object) -> Sequence[Trace]:
+    if isinstance(given, Samples):
+        return given.drawn
+    return given if isinstance(given, Sequence) else [given]  # type: ignore[list-item]
+
+
+def _batch(traces: Sequence[Row], wanted: Sequence[Request], schema: Any) -> Any:
     columns: list[list[Any]] = [[] for _ in wanted]
     undefined: list[str | None] = []
     for trace in traces:
@@ -154,7 +178,7 @@ def _batch(traces: Sequence[Trace], wanted: Sequence[Request], schema: Any) -> A
     )
 
 
-def _evaluate(request: Request, trace: Trace) -> tuple[Any, str | None]:
+def _evaluate(request: Request, trace: Row) -> tuple[Any, str | None]:
     """The value, and why it is nan if it is."""
     text = request.declaration.shape == "text"
     try:

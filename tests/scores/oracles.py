@@ -1,4 +1,4 @@
-"""The numbers of the papers' sheets, as cases: a trace, and what each score of it must be."""
+"""The numbers of the papers' sheets, as cases: a trace or several, and their scores."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from nll._bundle import Bundle, Samples
 from nll.testing import trace_from_logits
 from nll.trace import Provenance, Trace
 
@@ -21,7 +22,26 @@ def cases() -> Iterator[tuple[str, dict[str, Any]]]:
             yield f"{path.stem}-{number}", case
 
 
-def build(case: dict[str, Any]) -> Trace:
+def bundle(parts: dict[str, Any]) -> Bundle:
+    """A bundle from {role: trace, a list of them, or {"drawn": [...], "greedy": ...}}."""
+
+    def one(given: dict[str, Any]) -> Trace:
+        return build(given) if "logits" in given else Trace(**given)
+
+    held: dict[str, Any] = {}
+    for role, given in parts.items():
+        if role == "samples":
+            greedy = one(given["greedy"]) if "greedy" in given else None
+            rest = {k: v for k, v in given.items() if k not in ("drawn", "greedy")}
+            held[role] = Samples([one(g) for g in given["drawn"]], greedy=greedy, **rest)
+        else:
+            held[role] = [one(g) for g in given] if isinstance(given, list) else one(given)
+    return Bundle(**held)
+
+
+def build(case: dict[str, Any]) -> Trace | Bundle:
+    if "bundle" in case:
+        return bundle(case["bundle"])
     if "trace" in case:
         return Trace(**case["trace"])
     with np.errstate(divide="ignore"):

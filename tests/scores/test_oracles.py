@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import nll.scores
+from nll._declare import Request
 from nll.testing import trace_from_logits
 from tests.scores.oracles import build, cases, expectations
 
@@ -18,7 +19,7 @@ CASES = dict(cases())
     ids=lambda x: x if isinstance(x, str) else "",
 )
 def test_score_is_what_the_paper_says(case, name, parameters, value):
-    got = getattr(nll.scores, name)(build(CASES[case]), **parameters)
+    got = Request(nll.declarations()[name], parameters, name)(build(CASES[case]))
     np.testing.assert_allclose(got, value, rtol=1e-6, atol=1e-8)
 
 

@@ -56,7 +56,7 @@ def show_table(table: pa.Table) -> None:
 
 
 def show_scores(as_json: bool) -> None:
-    """Every declared score with direction, unit, needs and paper."""
+    """Every declared score with what it takes, direction, unit, needs and paper."""
     from nll._declare import declarations
 
     rows: list[dict[str, Any]] = [
@@ -64,6 +64,7 @@ def show_scores(as_json: bool) -> None:
             "name": d.name,
             "higher_means": d.higher_means,
             "unit": d.unit,
+            "takes": list(d.takes),
             "needs": list(d.reads),
             "parameters": d.parameters,
             "paper": d.paper,
@@ -80,12 +81,13 @@ def show_scores(as_json: bool) -> None:
     from rich.table import Table
 
     shown = Table(box=None, header_style="bold", pad_edge=False)
-    for name in ("score", "higher means", "unit", "needs", "paper", "what it is"):
+    for name in ("score", "takes", "higher means", "unit", "needs", "paper", "what it is"):
         shown.add_column(name, overflow="fold")
     for r in rows:
         options = ", ".join(f"{k}={v!r}" for k, v in r["parameters"].items())
         name = f"{r['name']}({options})" if options else r["name"]
-        cells = (name, r["higher_means"], r["unit"], ", ".join(r["needs"]), r["paper"])
+        takes, needs = ", ".join(r["takes"]), ", ".join(r["needs"])
+        cells = (name, takes, r["higher_means"], r["unit"], needs, r["paper"])
         shown.add_row(*(_text(str(c)) for c in (*cells, r["summary"])))
     _print(shown)
 
