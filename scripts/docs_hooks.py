@@ -6,6 +6,7 @@ A page asks for its generated part with a line `<!-- generated: NAME -->`.
 from __future__ import annotations
 
 import ast
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,7 +56,43 @@ def generate(name: str) -> str:
     """The generated part called `name`; raises KeyError for an unknown one."""
     if name.startswith("members."):
         return "\n\n".join(members(name.removeprefix("members.")))
-    return {"scores": scores, "cli": cli, "changelog": changelog, "checks": checks}[name]()
+    parts = {
+        "scores": scores,
+        "cli": cli,
+        "changelog": changelog,
+        "checks": checks,
+        "evidence": evidence,
+        "benchmarks": benchmarks,
+    }
+    return parts[name]()
+
+
+def evidence() -> str:
+    """One row for each study whose result is kept in docs/evidence."""
+    from nll.studies import evidence as table
+
+    return table(ROOT / "docs" / "evidence")
+
+
+def benchmarks() -> str:
+    """The kept results, as the benchmarks wrote them, with the machine of each."""
+    out = []
+    for path in sorted((ROOT / "benchmarks" / "results").glob("*.json")):
+        held = json.loads(path.read_text(encoding="utf-8"))
+        machine = held.pop("machine")
+        shown = ", ".join(f"{k} {v}" for k, v in machine.items() if v != "absent")
+        out += [f"### {path.stem}", "", shown, "", "| figure | value |", "| --- | --- |"]
+        out += [f"| {name} | {value} |" for name, value in _figures(held)] + [""]
+    return "\n".join(out)
+
+
+def _figures(held: dict[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in held.items():
+        label = f"{above}: {name}" if above else name
+        if isinstance(value, dict):
+            yield from _figures(value, label)
+        elif isinstance(value, int | float):
+            yield label, f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def changelog() -> str:

@@ -1,0 +1,57 @@
+"""What studies share: AUROC findings with intervals, carried tables."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nll import metrics
+from nll.studies._study import Finding
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def auroc_finding(
+    name: str, positive: npt.ArrayLike, score: npt.ArrayLike, *, seed: int = 0
+) -> Finding:
+    """AUROC with its 95% bootstrap interval, as a finding."""
+    y, s = np.asarray(positive, int), np.asarray(score, float)
+    found = metrics.bootstrap(metrics.auroc, y, s, n=1000, seed=seed, stratify=y)
+    return Finding(name, float(found.value), float(found.low), float(found.high), len(y))
+
+
+def by_name(findings: Sequence[Finding]) -> Mapping[str, Finding]:
+    """Findings by their name."""
+    return {f.name: f for f in findings}
+
+
+def read_table(path: Path, *, delimiter: str) -> list[dict[str, Any]]:
+    """Rows of a delimited file with a header, gzipped or not; quotes are data."""
+    raw = path.read_bytes()
+    lines = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8").splitlines()
+    return list(csv.DictReader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE))
+
+
+def interval_figure(found: Sequence[Finding], label: str, *, chance: float | None = None) -> Figure:
+    """Findings as points with their intervals, the first on top."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 0.8 + 0.34 * len(found)))
+    axes = figure.add_subplot()
+    for row, f in enumerate(reversed(found)):
+        if f.low is not None and f.high is not None:
+            axes.plot([f.low, f.high], [row, row], color="#4c72b0", linewidth=2)
+        axes.plot(f.value, row, "o", color="#1f3b66")
+    axes.set_yticks(range(len(found)), [f.name for f in reversed(found)])
+    if chance is not None:
+        axes.axvline(chance, color="#888888", linewidth=1, linestyle="--")
+    axes.set_xlabel(label)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
