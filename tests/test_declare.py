@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from functools import partial
 
 import numpy as np
 import pytest
@@ -124,3 +125,51 @@ def test_an_outside_score_joins_by_its_declaration(monkeypatch):
     table = nll.score([Trace(logp=[-1.0, -3.0])], "worst(scale=2)")
     assert table["worst(scale=2)"].to_pylist() == [6.0]
     assert nll.declarations()["worst"].summary == "Largest nll, scaled."
+
+
+def test_positional_parameters_are_what_a_score_takes():
+    found = nll.declarations()
+    assert found["lrr"].takes == ("trace",)
+    assert found["lowercase_score"].takes == ("trace", "lower")
+    assert found["npr"].takes == ("trace", "perturbed")
+    assert found["dc_pdd"].required == ("token_freq",)
+    assert found["dc_pdd"].parameters == {"token_freq": None, "cap": 0.01}
+
+
+def test_a_score_must_name_its_traces_by_role(monkeypatch):
+    monkeypatch.setattr(_declare, "_registry", dict(nll.declarations()))
+    attach = nll.declare_score(
+        higher_means="x", reads=(), unit="1", range=(0, 1), paper="none", question="test"
+    )
+
+    def two(trace: Trace, other: Trace) -> float:
+        """Two traces."""
+        return 0.0
+
+    def none(*, k: int = 1) -> float:
+        """No trace."""
+        return 0.0
+
+    with pytest.raises(nll.BadInput, match=r"takes \(trace, other\).*reference.*keyword-only"):
+        attach(two)
+    with pytest.raises(nll.BadInput, match="takes"):
+        attach(none)
+    assert not {"two", "none"} & set(nll.declarations())
+
+
+def test_all_leaves_out_what_one_trace_or_no_option_cannot_give():
+    brought = set(labels("all"))
+    assert {"mean_nll", "negative_likelihood"} <= brought
+    assert not {"npr", "reference_score", "likelihood_ratio", "dc_pdd"} & brought
+
+
+def test_an_option_without_default_must_be_given():
+    with pytest.raises(nll.BadInput, match=r"needs option 'token_freq'.*partial"):
+        requests("dc_pdd")
+    with pytest.raises(nll.BadInput, match="needs option 'token_freq'"):
+        requests(nll.scores.dc_pdd)
+    bound = partial(nll.scores.dc_pdd, token_freq={0: 0.5}, cap=1.0)
+    (request,) = requests(bound)
+    assert request(Trace(logp=[-1.0], ids=[0])) == bound(Trace(logp=[-1.0], ids=[0]))
+    with pytest.raises(nll.BadInput, match="not a declared score"):
+        requests(partial(nll.scores.lrr, Trace(logp=[-1.0])))

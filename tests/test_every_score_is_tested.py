@@ -13,7 +13,11 @@ from tests import test_common_scores
 
 HERE = Path(__file__).parent
 # Public, but no scores: results and helpers, each with a test under tests/scores that names it.
-PLAIN = {"Words", "align_words", "gltr_fractions", "renyi_from_logits"}
+PLAIN = {
+    "Words", "align_words", "binoculars_from_logits", "fast_detect_gpt_from_logits", "fill_spans",
+    "gltr_fractions", "npr_from_log_ranks", "perturb_spans", "qa_ratio", "recall_score",
+    "renyi_from_logits", "unigram_filler",
+}  # fmt: skip
 
 
 def built_in() -> set[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nll
+from nll._bundle import Bundle, Samples
 from nll._declare import requests
 from nll._table import fields_for, score_batches, score_schema
 from nll.testing import trace_from_logits, traces
@@ -92,8 +94,10 @@ def test_metadata_explains_each_column():
 def test_all_is_every_text_score_that_one_plain_trace_gives():
     table = nll.score([TRACE], "all")
     names = set(table.column_names) - {"id", "tokens", "undefined"}
-    text = {n for n, d in nll.declarations().items() if d.shape == "text"}
-    assert names == text - {"binoculars"}
+    alone = {
+        n for n, d in nll.declarations().items() if d.shape == "text" and d.takes == ("trace",)
+    }
+    assert names == alone - {"binoculars", "dc_pdd"}
     assert set(reasons(table)) == {"g_nll", "zero_one_uncertainty"}
     assert "not decoded greedily" in reasons(table)["g_nll"]
 
@@ -171,7 +175,8 @@ def test_impossible_options_are_told_before_any_trace_is_read(spec, match):
 
 
 def test_every_declared_score_passes_its_option_check():
-    wanted = requests(list(nll.declarations()))
+    frequent = partial(nll.scores.dc_pdd, token_freq=np.full(30, 1 / 30))
+    wanted = requests([frequent, *(n for n in nll.declarations() if n != "dc_pdd")])
     assert len(score_schema(wanted)) == len(wanted) + 3
 
 
@@ -250,3 +255,62 @@ def test_every_nan_has_a_reason_and_batches_change_nothing(rows, size):
         assert all(told.values())
         for request in wanted:
             np.testing.assert_array_equal(values[request.label], request(rows[row]))
+
+
+LOWER = dataclasses.replace(TRACE, logp=TRACE.logp * 2)
+
+
+def test_a_bundle_gives_each_score_what_it_takes():
+    bundle = Bundle(trace=TRACE, reference=LOWER, lower=LOWER, perturbed=(LOWER, TRACE))
+    wanted = ["mean_nll", "reference_score", "likelihood_ratio(normalise=True)", "lowercase_score",
+              "perturbation_discrepancy"]  # fmt: skip
+    table = nll.score(bundle, wanted)
+    assert table["id"].to_pylist() == ["a"]
+    assert table["tokens"].to_pylist() == [8]
+    values = table.to_pylist()[0]
+    mean = TRACE.logp.mean()
+    assert values["mean_nll"] == pytest.approx(-mean)
+    assert values["reference_score"] == pytest.approx(-mean)
+    assert values["likelihood_ratio(normalise=True)"] == pytest.approx(-mean)
+    assert values["lowercase_score"] == pytest.approx(2)
+    assert values["perturbation_discrepancy"] == pytest.approx(1)
+    assert values["undefined"] is None
+    assert table.equals(nll.score([bundle], wanted))
+
+
+def test_traces_and_bundles_may_stand_in_one_table():
+    table = nll.score([TRACE, Bundle(trace=TRACE)], "mean_nll")
+    assert table["mean_nll"][0] == table["mean_nll"][1]
+
+
+def test_samples_alone_have_no_tokens_of_a_text():
+    table = nll.score([Bundle(samples=Samples([TRACE], id="q")), Bundle(trace=TRACE)], ["all"])
+    assert table["id"].to_pylist() == ["q", "a"]
+    assert table["tokens"].to_pylist() == [None, 8]
+    assert "there is no 'trace'" in reasons(table)["mean_nll"]
+
+
+def test_a_named_score_without_its_traces_stops_before_the_first_row():
+    for row in (TRACE, Bundle(trace=TRACE)):
+        with pytest.raises(nll.MissingField, match=r"'reference_score'.*'reference'.*nll\.gather"):
+            nll.score(row, "reference_score")
+    bare = Bundle(trace=TRACE, perturbed=[dataclasses.replace(TRACE, rank=None)])
+    with pytest.raises(nll.MissingField, match=r"npr.*rank"):
+        nll.score(bare, "npr")
+
+
+def test_what_one_text_could_not_give_is_its_reason():
+    short = Bundle(trace=TRACE, missing={"perturbed": "the text has 3 words"})
+    whole = Bundle(trace=TRACE, perturbed=(LOWER,))
+    for rows in ([short, whole], [whole, short]):
+        table = nll.score(rows, ["perturbation_discrepancy", "mean_nll"])
+        at = rows.index(short)
+        assert "3 words" in reasons(table, at)["perturbation_discrepancy"]
+        assert reasons(table, 1 - at) == {}
+
+
+def test_options_that_are_tables_stand_in_the_metadata_by_kind():
+    frequent = partial(nll.scores.dc_pdd, token_freq=np.full(30, 1 / 30), cap=0.5)
+    field = nll.score(TRACE, frequent).schema.field("dc_pdd")
+    told = json.loads(field.metadata[b"nll"])["parameters"]
+    assert told == {"token_freq": "<ndarray>", "cap": 0.5}

@@ -75,3 +75,39 @@ def test_cut_is_a_rank():
     for cut in (0, -1, float("nan")):
         with pytest.raises(nll.BadInput, match="cut"):
             scores.gltr_fraction(trace, cut=cut)
+
+
+def test_npr_of_the_sheets_means():
+    got = scores.npr_from_log_ranks(1.12, [1.5, 1.62, 1.44, 1.71])
+    assert got == pytest.approx(1.399553571, abs=1e-8)
+    assert scores.npr_from_log_ranks(1.12, [np.nan, 2.24]) == pytest.approx(2)
+
+
+def test_npr_without_a_value_says_why():
+    first, later = Trace(logp=[-0.1], rank=[1]), Trace(logp=[-1.0], rank=[5])
+    empty, unranked = Trace(logp=[], rank=[]), Trace(logp=[-1.0], rank=[-1])
+    assert "likeliest" in scores.npr(first, [later]).reason
+    assert "no token" in scores.npr(empty, [later]).reason
+    assert "no perturbed text" in scores.npr(later, [empty, unranked]).reason
+    assert scores.npr(later, [empty, later]) == 1
+
+
+def test_discrepancy_with_one_perturbed_text_counts_in_nats():
+    text, other, empty = Trace(logp=[-1.0]), Trace(logp=[-3.0]), Trace(logp=[])
+    assert scores.perturbation_discrepancy(text, [other]) == 2
+    assert scores.perturbation_discrepancy(text, [empty, other]) == 2
+    assert "no perturbed text" in scores.perturbation_discrepancy(text, [empty]).reason
+    assert "no token" in scores.perturbation_discrepancy(empty, [text]).reason
+
+
+def test_discrepancy_without_spread_is_undefined_unless_in_nats():
+    text, other = Trace(logp=[-1.0]), Trace(logp=[-3.1])
+    assert "equally likely" in scores.perturbation_discrepancy(text, [other] * 3).reason
+    assert scores.perturbation_discrepancy(text, [other] * 3, normalise=False) == pytest.approx(2.1)
+
+
+def test_discrepancy_of_impossible_texts():
+    text, never, other = Trace(logp=[-1.0]), Trace(logp=[-np.inf]), Trace(logp=[-2.0])
+    assert "probability 0" in scores.perturbation_discrepancy(text, [never, other]).reason
+    assert scores.perturbation_discrepancy(text, [never], normalise=False) == np.inf
+    assert "probability 0" in scores.perturbation_discrepancy(never, [never]).reason

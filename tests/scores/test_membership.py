@@ -102,3 +102,53 @@ def test_surp_takes_only_unlikely_tokens_met_with_confidence():
     assert scores.surp(tied, k=0.5) == -1.0
     with pytest.raises(nll.BadInput, match="max_entropy"):
         scores.surp(trace, max_entropy=float("nan"))
+
+
+def one(*logp):
+    return Trace(logp=list(logp))
+
+
+def test_recall_is_the_ratio_of_the_means():
+    assert scores.recall_score(-1.5, -2.0) == 0.75
+    assert "probability 1" in scores.recall_score(-1.0, 0.0).reason
+    assert "no token" in scores.recall_score(nll.Undefined("no token was scored"), -1.0).reason
+    assert "impossible" in scores.recall_score(-np.inf, -np.inf).reason
+    assert "lacks a value" in scores.recall_score(np.nan, -1.0).reason
+
+
+def test_ratios_and_differences_without_a_value_say_why():
+    assert "probability 1" in scores.lowercase_score(one(0.0), one(-1.0)).reason
+    assert "no token" in scores.lowercase_score(one(-1.0), one()).reason
+    assert "no token" in scores.reference_score(one(), one(-1.0)).reason
+    assert scores.reference_score(one(-np.inf), one(-1.0)) == -np.inf
+    assert "probability 0" in scores.reference_score(one(-np.inf), one(-np.inf)).reason
+
+
+def test_empty_neighbours_are_left_out():
+    text = one(-1.0)
+    assert scores.neighbourhood_score(text, [one(), one(-3.0), one(-4.0)]) == 2.5
+    assert "no neighbour" in scores.neighbourhood_score(text, [one()]).reason
+    assert "no neighbour" in scores.neighbourhood_score(text, []).reason
+
+
+def test_dc_pdd_counts_the_first_occurrence_of_each_scored_token():
+    frequency = {3: 0.5, 4: 0.25}
+    trace = Trace(logp=[-9.0, -1.0, -2.0, -0.1], ids=[3, 3, 4, 3], prompt_tokens=1)
+    a = [np.exp(-1) * np.log(2), np.exp(-2) * np.log(4)]
+    assert scores.dc_pdd(trace, token_freq=frequency, cap=9) == pytest.approx(np.mean(a))
+    assert scores.dc_pdd(trace, token_freq=frequency) == pytest.approx(0.01)
+    table = np.array([1, 1, 1, 0.5, 0.25])
+    assert scores.dc_pdd(trace, token_freq=table, cap=9) == pytest.approx(np.mean(a))
+    assert scores.dc_pdd(Trace(logp=[-np.inf], ids=[0]), token_freq=[0.5]) == 0
+
+
+@pytest.mark.parametrize(
+    ("frequency", "match"),
+    [({}, "token 3"), ([0.1], "token_freq"), ({3: 0.0}, "smooth"), ({3: 1.5}, "at most 1"),
+     ({3: np.nan}, "smooth"), (0.5, "token_freq")],
+)  # fmt: skip
+def test_dc_pdd_refuses_impossible_frequencies(frequency, match):
+    with pytest.raises(nll.BadInput, match=match):
+        scores.dc_pdd(Trace(logp=[-1.0], ids=[3]), token_freq=frequency)
+    with pytest.raises(nll.BadInput, match="cap"):
+        scores.dc_pdd(Trace(logp=[-1.0], ids=[3]), token_freq={3: 0.5}, cap=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -31,6 +32,19 @@ def defined(value: float) -> float:
     if value != value:
         return Undefined("a scored token lacks a value that this score reads")
     return value + 0.0
+
+
+def known(value: float, reason: str) -> float:
+    """The value without a negative zero; undefined for this reason when it is nan."""
+    return value + 0.0 if value == value else Undefined(reason)
+
+
+def mean_of(values: Sequence[float], what: str) -> float:
+    """Mean of the values that are defined; undefined when none is. `what` says of which texts."""
+    held = [v for v in values if v == v]
+    if not held:
+        return Undefined(f"no {what} has a scored token")
+    return known(math.fsum(held) / len(held), f"one {what} is at inf and another at -inf")
 
 
 def lowest_mean(values: Array, k: float) -> float:

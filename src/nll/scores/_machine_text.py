@@ -13,7 +13,7 @@ import numpy as np
 
 from nll._declare import Undefined, score
 from nll._errors import BadInput
-from nll.scores._common import INF, NO_TOKENS, defined, mean, total
+from nll.scores._common import INF, NO_TOKENS, defined, known, mean, mean_of, total
 from nll.trace import Array, Trace
 
 
@@ -176,6 +176,69 @@ def gltr_fraction(trace: Trace, *, cut: int = 10) -> float:
 def gltr_fractions(trace: Trace, cuts: Sequence[int] = (10, 100, 1000)) -> tuple[float, ...]:
     """GLTR: `gltr_fraction` at each of the cuts, in their order."""
     return tuple(gltr_fraction(trace, cut=cut) for cut in cuts)
+
+
+@score(
+    higher_means="machine",
+    reads=("rank",),
+    unit="1",
+    range=(0.0, INF),
+    paper="2306.05540",
+    question="machine_text",
+)
+def npr(trace: Trace, perturbed: Sequence[Trace]) -> float:
+    """NPR: mean ln rank of a token in the perturbed texts over that in the text itself.
+
+    Perturbed texts without a scored token are left out. Dimensionless. Undefined when no token was
+    scored, every token of the text was the likeliest, or no perturbed text is left.
+    """
+    own = mean(np.log(_ranks(trace)))
+    return npr_from_log_ranks(own, [mean(np.log(_ranks(p))) for p in perturbed])
+
+
+def npr_from_log_ranks(mean_log_rank: float, perturbed: Sequence[float]) -> float:
+    """`npr` from the mean ln rank of the text and of each perturbed text; nan ones are left out."""
+    if isinstance(mean_log_rank, Undefined):
+        return mean_log_rank
+    if mean_log_rank == 0:
+        return Undefined("every token was the likeliest, so the log rank of the text is 0")
+    around = mean_of(perturbed, "perturbed text")
+    return around if isinstance(around, Undefined) else defined(around / mean_log_rank)
+
+
+@score(
+    higher_means="machine",
+    reads=("logp",),
+    unit="1",
+    range=(-INF, INF),
+    paper="2301.11305",
+    question="machine_text",
+)
+def perturbation_discrepancy(
+    trace: Trace, perturbed: Sequence[Trace], *, normalise: bool = True
+) -> float:
+    """DetectGPT: mean log-probability of a token minus its average over perturbed texts.
+
+    normalise: in units of the standard deviation (ddof 0) over the perturbed texts, which counts as
+    1 when only one is left; without, in nats. Perturbed texts without a scored token are left out.
+    Undefined when no token was scored, no perturbed text is left, a text holds a token of
+    probability 0, or (normalised) the perturbed texts are all equally likely.
+    """
+    own = mean(trace.values("logp"))
+    if isinstance(own, Undefined):
+        return own
+    held = [x for p in perturbed if (x := mean(p.values("logp"))) == x]
+    around = mean_of(held, "perturbed text")
+    if isinstance(around, Undefined):
+        return around
+    d = known(own - around, "a token of probability 0 in the text and in a perturbed one")
+    if not normalise or len(held) == 1 or isinstance(d, Undefined):
+        return d
+    if max(held) == min(held):
+        return Undefined("the perturbed texts are all equally likely")
+    if math.isinf(around):
+        return Undefined("a perturbed text holds a token of probability 0")
+    return d / float(np.std(held))
 
 
 def _ranks(trace: Trace) -> Array:
