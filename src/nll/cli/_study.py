@@ -53,10 +53,10 @@ def study(
     for slug in chosen:
         if slug not in known:
             raise BadInput(f"unknown study '{slug}'; `nll study --list` names them")
-    setting = Setting(quick=not full, seed=seed, model_name=model, data=data, say=say)
     failed = 0
     for slug in chosen:
         try:
+            setting = Setting(quick=not full, seed=seed, model_name=model, data=data, say=say)
             result = run_study(slug, setting, out)
         except NllError as error:
             if len(chosen) == 1:

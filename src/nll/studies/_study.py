@@ -76,13 +76,20 @@ class Setting:
     model_name: str | None = None
     data: Path | None = None
     say: Say = lambda _: None
+    loaded: list[str] = field(default_factory=list)
 
     @cached_property
     def model(self) -> LanguageModel:
         """The model under study, loaded at the first use."""
+        return self.load()
+
+    def load(self, **options: Any) -> LanguageModel:
+        """The model under study with other options of `nll.load`; its name goes into the result."""
         from nll.models import load
 
-        return load(self.model_name)
+        model = load(self.model_name, **options)
+        self.loaded.append(model.identity["model"])
+        return model
 
     def file(self, slug: str, name: str, *, source: str = "") -> Path:
         """A data file of a study: from `data`, or carried by the package.
@@ -165,7 +172,6 @@ def run_study(slug: str, setting: Setting, out: Path) -> dict[str, Any]:
 
 
 def _result(chosen: Study, outcome: Outcome, setting: Setting, seconds: float) -> dict[str, Any]:
-    loaded = setting.__dict__.get("model")
     versions = {"python": platform.python_version()}
     for package in ("nll", "torch", "transformers", "numpy", "scikit-learn"):
         try:
@@ -186,7 +192,7 @@ def _result(chosen: Study, outcome: Outcome, setting: Setting, seconds: float) -
         "notes": list(outcome.notes),
         "mode": "quick" if setting.quick else "full",
         "seed": setting.seed,
-        "model": loaded.identity["model"] if loaded is not None else None,
+        "model": setting.loaded[0] if setting.loaded else None,
         "seconds": round(seconds, 1),
         "cores": os.cpu_count(),
         "versions": versions,

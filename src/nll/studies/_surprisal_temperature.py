@@ -102,9 +102,7 @@ def _table(rows: list[dict[str, Any]]) -> dict[str, Array]:
 
 
 def _surprisals(setting: Setting, table: Mapping[str, Array]) -> tuple[dict[float, Array], Array]:
-    from nll.models import load
-
-    model = load(setting.model_name, bos="<|endoftext|>")
+    model = setting.load(bos="<|endoftext|>")
     texts = [" ".join(table["word"][table["story"] == s]) for s in np.unique(table["story"])]
     fields = Fields(betas=tuple(1 / t for t in GRID if t != 1))
     traces = []
