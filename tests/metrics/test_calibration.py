@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import brier_score_loss
 
@@ -26,6 +26,7 @@ def test_oracle() -> None:
     assert metrics.brier(C, Y) == pytest.approx(0.2049375, abs=1e-14)
 
 
+@settings(deadline=None)
 @given(graded, st.integers(1, 20))
 def test_by_hand(items, bins) -> None:
     c, y = np.array([i[0] for i in items]), np.array([i[1] for i in items])

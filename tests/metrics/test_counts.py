@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nll import BadInput, metrics
@@ -46,6 +46,7 @@ def test_oracle_pass_at_k() -> None:
             metrics.pass_at_k(*wrong)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 7), st.data())
 def test_pass_at_k_by_all_draws(n, data) -> None:
     c, k = data.draw(st.integers(0, n)), data.draw(st.integers(1, n))

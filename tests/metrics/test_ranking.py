@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as peer
 
@@ -53,6 +53,7 @@ def test_oracle_g_nll() -> None:
     assert found == pytest.approx(5 / 6, abs=1e-15)
 
 
+@settings(deadline=None)
 @given(ranked())
 def test_equal_to_scikit_learn(case) -> None:
     y, s = case
@@ -70,6 +71,7 @@ def test_equal_to_scikit_learn(case) -> None:
     assert metrics.best_balanced_accuracy(y, s) == pytest.approx(best, abs=1e-12)
 
 
+@settings(deadline=None)
 @given(ranked())
 def test_auroc_is_the_share_of_ordered_pairs(case) -> None:
     y, s = case
@@ -78,6 +80,7 @@ def test_auroc_is_the_share_of_ordered_pairs(case) -> None:
     assert metrics.auroc(y, s) == pytest.approx(share, abs=1e-12)
 
 
+@settings(deadline=None)
 @given(ranked(), st.sampled_from([0, 0.01, 0.05, 0.2, 0.5, 0.95, 1]))
 def test_rates_by_trying_every_threshold(case, limit) -> None:
     y, s = case
@@ -86,6 +89,7 @@ def test_rates_by_trying_every_threshold(case, limit) -> None:
     assert metrics.fpr_at_tpr(y, s, limit) == min(f for f, t in points if t >= limit - 1e-12)
 
 
+@settings(deadline=None)
 @given(ranked(), st.randoms())
 def test_laws(case, random) -> None:
     y, s = case

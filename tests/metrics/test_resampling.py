@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -19,6 +19,7 @@ def plain_auroc(y, s) -> float:
     return metrics.auroc(y, s)
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(st.integers(0, 1), st.sampled_from([0.0, 1.0, 2.0, math.inf, math.nan])),
@@ -101,6 +102,7 @@ def test_mcnemar() -> None:
         metrics.mcnemar_exact([1], [1, 0])
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8), st.sampled_from([0.01, 0.05, 0.3]))
 def test_holm_rejects_what_the_stepwise_rule_rejects(p, alpha) -> None:
     adjusted = metrics.holm(p)

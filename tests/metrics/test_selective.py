@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nll import BadInput, metrics
@@ -29,6 +29,7 @@ def items(low: int):
     return st.lists(pair, min_size=2, max_size=6)
 
 
+@settings(deadline=None)
 @given(items(-2), st.sampled_from([0.5, 1.0]))
 def test_prr_by_all_orders(case, most) -> None:
     u, q = np.array([c[0] for c in case]), np.array([c[1] for c in case])
@@ -56,6 +57,7 @@ def test_prr_by_all_orders(case, most) -> None:
         assert metrics.rcc_auc(u, q) == pytest.approx(1 - own, abs=1e-12)
 
 
+@settings(deadline=None)
 @given(items(0), st.randoms())
 def test_laws(case, random) -> None:
     u, q = np.array([c[0] for c in case]), np.array([c[1] for c in case])
@@ -74,6 +76,7 @@ def test_laws(case, random) -> None:
         assert metrics.prr(u, 5 * q - 3) == pytest.approx(metrics.prr(u, q), abs=1e-9)
 
 
+@settings(deadline=None)
 @given(items(0), st.sampled_from([0.1, 0.5, 0.8, 0.95, 1.0]))
 def test_rejection_accuracy_is_that_of_the_linear_quantile(case, fraction) -> None:
     u, q = np.array([c[0] for c in case]), np.array([c[1] for c in case])
