@@ -72,6 +72,7 @@ class Provenance:
     window, stride: set when the text was longer than the context; every token was scored once, with
     at least `window - stride` tokens of left context (fewer only within the first window).
     reference: the second model of the cross statistics.
+    declared_error: how far log p is from the same model in float32, where it is not that one.
     """
 
     model: str = ""
@@ -90,6 +91,7 @@ class Provenance:
     stride: int | None = None
     reference: str | None = None
     library: str = ""
+    declared_error: str | None = None
 
     def to_json(self) -> str:
         """One line, the same for equal provenance; fields empty by default are left out."""

@@ -57,7 +57,9 @@ Revision = Annotated[str | None, typer.Option(help="Revision of the model on the
 TrustRemoteCode = Annotated[
     bool, typer.Option("--trust-remote-code", help="Let the model's folder run code of its own.")
 ]
-Dtype = Annotated[str, typer.Option(help="Of the backbone: float32, bfloat16, float16, auto.")]
+Dtype = Annotated[
+    str, typer.Option(help="Of the backbone: float32, bfloat16, float16, int8 (CPU), auto.")
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
 Bos = Annotated[
     str, typer.Option(help="What stands before the first token: auto, none, bos, or a token.")
