@@ -18,6 +18,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 ALLOWED = re.compile(
     r"nll/(?:[\w/]+\.py|py\.typed|[\w/]+\.(?:html\.j2|html|css|js|svg|c))"
+    r"|nll/studies/data/[\w-]+/(?:SOURCE\.md|[\w-]+\.(?:csv|tsv|jsonl)\.gz)"
     r"|nll-[\d.]+\.dist-info/(?:METADATA|WHEEL|RECORD|entry_points\.txt|licenses/\w+)"
 )
 
@@ -72,6 +73,13 @@ def test_25_wheel_holds_the_listed_files_only(wheel: Path) -> None:
     assert {n for n in names if n.startswith("nll/")} == in_tree
     assert "nll/py.typed" in names
     assert any(n.endswith("licenses/LICENSE") for n in names)
+
+
+def test_25_carried_data_states_its_source(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    folders = {n.rsplit("/", 1)[0] for n in names if n.startswith("nll/studies/data/")}
+    assert folders
+    assert all(f"{folder}/SOURCE.md" in names for folder in folders)
 
 
 def test_25_wheel_is_small(wheel: Path) -> None:

@@ -35,10 +35,11 @@ ARROWS: dict[str, set[str]] = {
     "kernels": LOW,
     "models": LOW | {"_declare", "kernels"},
     "testing": LOW | {"_declare", "kernels", "models"},
+    "training": LOW | {"models"},
 }
 FACES = {"cli", "web", "__main__"}
 HEAVY = {"torch", "transformers", "gguf", "accelerate", "safetensors"}
-MAY_USE_HEAVY = {"kernels", "models", "testing"}
+MAY_USE_HEAVY = {"kernels", "models", "testing", "training"}
 
 
 def unsafe(source: str) -> list[str]:
