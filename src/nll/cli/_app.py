@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nll.cli import _options as o
+from nll.cli._eval import eval_command
 from nll.cli._study import study
 from nll.cli._terminal import progress, say
 
@@ -24,6 +25,7 @@ app = typer.Typer(
 )
 model_app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 app.add_typer(model_app, name="model")
+app.command("eval")(eval_command)
 app.command()(study)
 
 
