@@ -44,6 +44,7 @@ two_pieces = dataclasses.replace(
 # score -> what a higher value speaks for, a trace that deserves the lower one, and the higher one
 # (or a tuple of all that the score takes).
 DIRECTION = {
+    "answer_log_odds": ("negative", made(SHARP[::-1], 19), expected),
     "binoculars": ("human", expected, foreign),
     "dc_pdd": ("member", foreign, expected),
     "entropy_score": ("machine", expected, unsure),
@@ -58,6 +59,7 @@ DIRECTION = {
     "lrr": ("machine", foreign, expected),
     "max_nll": ("uncertain", expected, unsure),
     "mean_entropy": ("uncertain", expected, unsure),
+    "mean_logp": ("natural", foreign, expected),
     "mean_nll": ("uncertain", expected, unsure),
     "min_k_plus_plus": ("member", foreign, expected),
     "min_k_prob": ("member", foreign, expected),
@@ -73,8 +75,11 @@ DIRECTION = {
     "renyi_entropy": ("uncertain", expected, unsure),
     "self_certainty": ("certain", unsure, expected),
     "sequence_nll": ("uncertain", expected, unsure),
+    "step_drop": ("natural", foreign, expected),
+    "step_logp": ("natural", foreign, expected),
     "surp": ("member", foreign, expected),
     "surprisal": ("surprising", expected, foreign),
+    "top_k_entropy": ("uncertain", expected, unsure),
     "top_k_negentropy": ("certain", unsure, expected),
     "word_pieces": ("split into more tokens", one_piece, two_pieces),
     "word_surprisal": ("surprising", expected, foreign),
@@ -100,7 +105,10 @@ VARIANTS = {
 }
 
 # Options without which a score cannot be called.
-ENOUGH: dict[str, dict] = {"dc_pdd": {"token_freq": np.full(20, 0.05)}}
+ENOUGH: dict[str, dict] = {
+    "answer_log_odds": {"negative_ids": range(0, 20, 2), "positive_ids": range(1, 20, 2)},
+    "dc_pdd": {"token_freq": np.full(20, 0.05)},
+}
 
 DECLARED = {n: d for n, d in nll.declarations().items() if n in dir(nll.scores)}
 CALLS = [
@@ -257,7 +265,8 @@ def test_nothing_scored_is_undefined_and_never_zero(declaration, options, n):
 
 @every_call
 def test_one_token_is_enough(declaration, options):
-    value = np.ravel(declaration.function(*given_to(declaration, n=1), **options))
+    n = 2 if declaration.name == "step_drop" else 1  # a step's first token does not count
+    value = np.ravel(declaration.function(*given_to(declaration, n=n), **options))
     assert value.shape == (1,)
     assert not np.isnan(value).any()
 
@@ -343,7 +352,15 @@ def test_declaration_is_complete(declaration):
     assert declaration.summary.endswith(".")
     assert declaration.paper.strip()
     assert declaration.unit in {"nats", "bits", "1", "nats/byte", "tokens"}
-    assert declaration.question in {"uncertainty", "membership", "machine_text", "ood", "surprisal"}
+    assert declaration.question in {
+        "uncertainty",
+        "membership",
+        "machine_text",
+        "ood",
+        "surprisal",
+        "bias",
+        "selection",
+    }
     low, high = declaration.range
     assert low < high
     assert isinstance(declaration.fields(**declaration.parameters), Fields)

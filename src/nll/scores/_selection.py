@@ -1,0 +1,244 @@
+"""Which reasoning trace is most natural to a student model? Means that do not reward long steps.
+
+A step's first tokens choose the branch and are improbable; a trace with long steps dilutes them, so
+its mean log-probability rises with the step length alone. A document is a trace and its steps as
+token spans; `skip` tokens at the head of each step are set apart (the paper says 1, its code 2).
+Likelihood says nothing of whether an answer is right: keep that filter separate.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from nll._declare import Undefined, score
+from nll._errors import BadInput
+from nll.scores._common import INF, NO_TOKENS, defined, mean
+from nll.trace import Array, Fields, Trace
+
+Spans: TypeAlias = npt.ArrayLike
+
+SENTENCE = r"(\. |\? )"
+LINE = r"(\n+)"
+NO_HEADLESS = Undefined("every scored token is at the head of a step")
+
+
+def split_steps(text: str, pattern: str = SENTENCE) -> list[str]:
+    r"""Steps of a text, each with the separator that ends it; joined they are the text again.
+
+    pattern: regular expression of separators; the default is the paper's, `LINE` splits at line
+    ends. Note that "Mr. " ends a step too. Source: arXiv 2604.06834.
+
+    >>> split_steps("We add 2. Then? Yes. Done")
+    ['We add 2. ', 'Then? ', 'Yes. ', 'Done']
+    """
+    ends = [m.end() for m in re.finditer(pattern, text) if m.end() > m.start()]
+    cuts = [0, *ends, len(text)]
+    return [text[a:b] for a, b in pairwise(cuts) if b > a]
+
+
+def step_spans(
+    trace: Trace,
+    text: str | None = None,
+    *,
+    pattern: str = SENTENCE,
+    splitter: Callable[[str], Sequence[str]] | None = None,
+) -> Array:
+    """(S, 2) first and past-the-end token of each step of the trace's answer, by character offsets.
+
+    A token belongs to the step of its first character that is no white space; tokens without a
+    character (special ones) in front of a step or behind it are in none. A step that holds no
+    token's start has no span.
+    text: the answer, when it is to be checked against the trace's.   splitter: instead of
+    `pattern`, a function from a text to its steps. Raises BadInput when the text is another one, or
+    the steps joined are not the text.
+    """
+    answer = trace.scored_text
+    if text is not None and text != answer:
+        raise BadInput("this text is not the trace's answer (its text without the prompt)")
+    steps = split_steps(answer, pattern) if splitter is None else list(splitter(answer))
+    if "".join(steps) != answer:
+        raise BadInput("the steps joined are not the text; a splitter must keep every character")
+    first, n = trace.prompt_tokens, len(trace)
+    if first == n:
+        return np.zeros((0, 2), dtype=np.int64)
+    offsets = trace.field("spans")[first:]
+    origin = int(offsets[0, 0]) if first else 0
+    ends = np.cumsum([len(step) for step in steps])
+    solid = np.flatnonzero(offsets[:, 1] > offsets[:, 0])
+    at = [_meets(answer, int(a) - origin, int(b) - origin) for a, b in offsets[solid]]
+    step_of = np.searchsorted(ends, np.asarray(at, dtype=np.int64), side="right")
+    change = np.flatnonzero(np.diff(step_of))
+    starts = solid[np.append(0, change + 1)] if solid.size else solid
+    stops = solid[np.append(change, len(solid) - 1)] + 1 if solid.size else solid
+    return np.stack([starts, stops], axis=1) + first
+
+
+def _meets(text: str, start: int, end: int) -> int:
+    piece = text[start:end]
+    inside = len(piece) - len(piece.lstrip())
+    return start + (inside if inside < len(piece) else max(len(piece) - 1, 0))
+
+
+class StepParts(NamedTuple):
+    """A document taken apart: means in nats (nan when empty), and how it is made of steps.
+
+    all_mean: of all tokens.   first: of the heads.   other: of the rest.   share: of heads, F.
+    step_length: tokens per step.   step_means: (S,) of each step's log-probabilities.
+    """
+
+    all_mean: float
+    first: float
+    other: float
+    share: float
+    step_length: float
+    step_means: Array
+
+
+def step_parts(trace: Trace, spans: Spans, skip: int = 1) -> StepParts:
+    """The means of heads and other tokens, their share, and each step's mean.
+
+    Tokens without a log-probability, and those of the prompt, are left out of means but count in
+    lengths. Raises BadInput for spans that overlap or leave the trace, or skip < 1.
+    """
+    steps = _checked(spans, len(trace))
+    if skip < 1:
+        raise BadInput(f"skip is the number of head tokens of a step, 1 or more, not {skip}")
+    logp = np.where(trace.scored, trace.logp, np.nan).astype(np.float64)
+    chosen = [logp[a:b] for a, b in steps]
+    heads = np.concatenate([x[:skip] for x in chosen]) if chosen else np.empty(0)
+    rest = np.concatenate([x[skip:] for x in chosen]) if chosen else np.empty(0)
+    n = heads.size + rest.size
+    return StepParts(
+        all_mean=mean(_held(np.concatenate([heads, rest]))),
+        first=mean(_held(heads)),
+        other=mean(_held(rest)),
+        share=heads.size / n if n else Undefined("the document has no token"),
+        step_length=n / len(steps) if len(steps) else Undefined("the document has no step"),
+        step_means=np.array([float(mean(_held(x))) for x in chosen]),
+    )
+
+
+def _held(values: Array) -> Array:
+    return values[~np.isnan(values)]
+
+
+def _checked(spans: Spans, n: int) -> Array:
+    steps = np.asarray(spans, dtype=np.int64)
+    steps = steps.reshape(0, 2) if steps.size == 0 else steps
+    if steps.ndim != 2 or steps.shape[1] != 2:
+        raise BadInput(f"spans must be (S, 2) token positions, not {steps.shape}")
+    flat = steps.ravel()
+    fine = (np.diff(flat) >= 0).all() and (steps[:, 0] < steps[:, 1]).all()
+    if flat.size and not (fine and flat[0] >= 0 and flat[-1] <= n):
+        raise BadInput(f"spans must be non-empty, in order, apart, and within the {n} tokens")
+    return steps
+
+
+@score(
+    higher_means="natural",
+    reads=("logp",),
+    unit="nats",
+    range=(-INF, 0.0),
+    paper="2604.06834",
+    question="selection",
+)
+def mean_logp(trace: Trace) -> float:
+    """Mean log-probability of all tokens, nats: the baseline that prefers long steps.
+
+    Perplexity gives the same order. Undefined when no token was scored. Source: arXiv 2604.06834.
+    """
+    return mean(trace.values("logp"))
+
+
+@score(
+    higher_means="uncertain",
+    reads=("top_logp",),
+    unit="nats",
+    range=(0.0, INF),
+    paper="2604.06834",
+    question="selection",
+    fields=lambda k, **_: Fields(top_k=k),
+)
+def top_k_entropy(trace: Trace, *, k: int = 5) -> float:
+    """Mean entropy of the renormalised k most likely tokens, nats: the paper's entropy baseline.
+
+    Not the entropy of the full distribution (`mean_entropy`), and never above ln k. Undefined when
+    no token was scored. Raises BadInput for k < 1, or when the trace keeps fewer than k tokens and
+    its vocabulary is larger. Source: arXiv 2604.06834.
+    """
+    if k < 1:
+        raise BadInput(f"k must be 1 or more, not {k}")
+    if not trace.n_scored:
+        return NO_TOKENS
+    kept = trace.values("top_logp")
+    if kept.shape[1] < min(k, trace.provenance.vocab_size or k):
+        raise BadInput(f"the trace keeps {kept.shape[1]} tokens a position; trace with top_k={k}")
+    logp = kept[:, :k] - np.logaddexp.reduce(kept[:, :k], axis=1, keepdims=True)
+    p = np.exp(logp)
+    terms = -p * np.where(p > 0, logp, 0.0)
+    return defined(max(float(terms.sum(axis=1).mean()), 0.0))
+
+
+def local_logp(step_means: npt.ArrayLike) -> float:
+    """Mean over steps of each step's mean log-probability, nats: every step counts alike.
+
+    step_means: (S,); nan entries, steps without a scored token, are left out. Undefined when none
+    is left. Source: arXiv 2604.06834.
+    """
+    return mean(_held(np.asarray(step_means, dtype=np.float64).ravel()))
+
+
+def aslec_drop(trace: Trace, spans: Spans, skip: int = 1) -> float:
+    """ASLEC-DROP: mean log-probability without the first `skip` tokens of each step, nats.
+
+    Higher is more natural. spans: (S, 2) token positions of the steps (`step_spans`). Undefined
+    when nothing is left, where the paper's code returns 0, its best score.
+    Source: arXiv 2604.06834.
+    """
+    parts = step_parts(trace, spans, skip)
+    if parts.all_mean != parts.all_mean:
+        return NO_TOKENS
+    return NO_HEADLESS if parts.other != parts.other else parts.other
+
+
+@score(
+    higher_means="natural",
+    reads=("logp", "spans"),
+    unit="nats",
+    range=(-INF, 0.0),
+    paper="2604.06834",
+    question="selection",
+)
+def step_drop(trace: Trace, *, skip: int = 1, pattern: str = SENTENCE) -> float:
+    """`aslec_drop` over the steps that `pattern` finds in the trace's own text, nats.
+
+    Undefined when no token was scored, or all are heads. Source: arXiv 2604.06834.
+    """
+    if not trace.n_scored:
+        return NO_TOKENS
+    return aslec_drop(trace, step_spans(trace, pattern=pattern), skip)
+
+
+@score(
+    higher_means="natural",
+    reads=("logp", "spans"),
+    unit="nats",
+    range=(-INF, 0.0),
+    paper="2604.06834",
+    question="selection",
+)
+def step_logp(trace: Trace, *, pattern: str = SENTENCE) -> float:
+    """`local_logp` over the steps that `pattern` finds in the trace's own text, nats.
+
+    With the trace's full context, where the paper's baseline gives each step a short one. Undefined
+    when no token was scored. Source: arXiv 2604.06834.
+    """
+    if not trace.n_scored:
+        return NO_TOKENS
+    return local_logp(step_parts(trace, step_spans(trace, pattern=pattern)).step_means)
