@@ -126,6 +126,24 @@ def test_labels_of_another_file_and_of_words(nll_here, table, tmp_path) -> None:
     assert results(tmp_path / "e.json")["prob", ""]["auroc"] == pytest.approx(1 - value)
 
 
+def test_text_and_group_may_stand_beside_the_labels(nll_here, tmp_path) -> None:
+    mine = [{"id": i, "x": float(i % 3), "label": 0} for i in range(40)]
+    theirs = [
+        {"id": i, "label": i % 2, "text": "new one" if i % 2 else "old one", "g": i // 20, "y": i}
+        for i in range(40)
+    ]
+    for name, rows in (("s", mine), ("l", theirs)):
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    ran = nll_here("eval", "s.jsonl", "--labels", "l.jsonl", "--group", "g", "-o", "e.json")
+    assert ran.code == 0, ran.err
+    found = results(tmp_path / "e.json")
+    assert found["bag of words", ""]["auroc"] == 1
+    assert {group for _, group in found} == {"", "0", "1"}
+    assert ("y", "") not in found, "numbers of the label file are no scores"
+    value = metrics.auroc([r["label"] for r in theirs], [r["x"] for r in mine])
+    assert found["x", ""]["auroc"] == value
+
+
 def test_formats_agree_and_runs_repeat(nll_here, tmp_path) -> None:
     rows = [{"x": i % 5 + i % 2, "label": i % 2} for i in range(20)]
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))

@@ -35,7 +35,8 @@ def eval_command(
         typer.Option("--positive", help="The label that counts as 1, or what 1 means: member, ..."),
     ] = None,
     labels: Annotated[
-        Path | None, typer.Option("--labels", help="Another table that holds the label column.")
+        Path | None,
+        typer.Option("--labels", help="Another table that holds the label (and text, group)."),
     ] = None,
     on: Annotated[str, typer.Option("--on", help="Column that joins the two tables.")] = "id",
     out: Annotated[

@@ -59,18 +59,19 @@ def read_scored(
 ) -> Scored:
     """The labelled rows of a score table; rows without a label are counted and left out.
 
-    label: its column, `label` by default, in this table or in `labels`, joined on column `on`.
+    label: its column, `label` by default, in this table or in `labels`, which is joined on column
+    `on` and may hold the text and the group too.
     Raises BadInput for files, columns and cells that cannot be used.
     """
     wanted = label or "label"
     rows = read_table(path)
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    if labels is None:
-        _check(path, columns, wanted)
-        found = [row.get(wanted) for row in rows]
-    else:
+    own = columns = list(dict.fromkeys(name for row in rows for name in row))
+    if labels is not None:
         _check(path, columns, on)
-        found = _joined(rows, labels, wanted, on, path)
+        rows = _joined(rows, labels, wanted, on, path)
+        columns = list(dict.fromkeys(name for row in rows for name in row))
+    _check(path, columns, wanted)
+    found = [row.get(wanted) for row in rows]
     if group is not None:
         _check(path, columns, group)
     kept = [i for i, value in enumerate(found) if label_text(value)]
@@ -81,8 +82,8 @@ def read_scored(
     return Scored(
         label_name=wanted,
         label=shown,
-        scores=_scores(path, rows, columns, names, taken),
-        higher_means=_directions(path, columns),
+        scores=_scores(path, rows, own, names, taken),
+        higher_means=_directions(path, own),
         group=[str(row.get(group)) for row in rows] if group else [],
         tokens=_numbers(rows, "tokens") if "tokens" in columns else None,
         text=[str(row.get("text") or "") for row in rows] if "text" in columns else None,
@@ -145,21 +146,26 @@ def _check(path: Path, columns: Sequence[str], name: str) -> None:
 
 def _joined(
     rows: Sequence[dict[str, Any]], labels: Path, wanted: str, on: str, path: Path
-) -> list[Any]:
+) -> list[dict[str, Any]]:
+    """The rows with what the other table says of them; a column of both is that of `path`, but for
+    the label."""
     others = read_table(labels)
     columns = list(dict.fromkeys(name for row in others for name in row))
     _check(labels, columns, on)
     _check(labels, columns, wanted)
-    by_key: dict[str, Any] = {}
+    by_key: dict[str, dict[str, Any]] = {}
     for row in others:
         key = label_text(row.get(on))
-        if key in by_key and label_text(by_key[key]) != label_text(row.get(wanted)):
+        if key in by_key and label_text(by_key[key].get(wanted)) != label_text(row.get(wanted)):
             raise BadInput(f"{labels} gives '{key}' two labels")
-        by_key[key] = row.get(wanted)
-    found = [by_key.get(label_text(row.get(on))) for row in rows]
-    if not any(label_text(value) for value in found):
+        by_key[key] = row
+    joined = []
+    for row in rows:
+        other = by_key.get(label_text(row.get(on)), {})
+        joined.append({**other, **row, wanted: other.get(wanted)})
+    if not any(label_text(row[wanted]) for row in joined):
         raise BadInput(f"no '{on}' of {path} occurs in {labels} with a label")
-    return found
+    return joined
 
 
 def _scores(
