@@ -9,6 +9,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -22,6 +23,7 @@ from torch import Tensor
 
 from nll._errors import BadInput, NllError
 from nll.kernels import _torch_rows as twin
+from nll.kernels import _triton
 from nll.kernels._torch_rows import RowStats
 
 # Without -ffast-math: nan and -inf must keep their meaning.
@@ -40,6 +42,8 @@ _ROWS_A_THREAD = 4
 def row_stats(z: Tensor, targets: Tensor, k: int) -> RowStats:
     """As the torch twin (`_torch_rows.row_stats`), compiled where that is possible."""
     k = min(k, z.shape[1])
+    if _on_triton(z):
+        return _triton.row_stats(z, targets, k)
     library = _library() if _fits(z) and k <= _MAX_K else None
     if library is None:
         return twin.row_stats(z, targets, k)
@@ -86,10 +90,29 @@ def row_lse(z: Tensor, shift: Tensor, beta: float, add: Tensor | None = None) ->
 def row_kernel() -> str:
     """`c` when the compiled kernel serves CPU tensors here, else `torch` (same results, slower).
 
-    The environment variable NLL_ROW_KERNEL chooses: `auto` (default), `torch`, or `c`, which makes
-    a failed compilation an error.
+    The environment variable NLL_ROW_KERNEL chooses: `auto` (default; C on a CPU, Triton on a GPU,
+    where they work), `torch`, or `c` or `triton`, which make it an error when that one fails.
     """
     return "torch" if _library() is None else "c"
+
+
+def _on_triton(z: Tensor) -> bool:
+    choice = os.environ.get("NLL_ROW_KERNEL", "auto")
+    if choice not in ("auto", "triton") or not _triton.serves(z):
+        return False
+    if choice == "triton":
+        _triton.need(z.device)
+        return True
+    if not z.is_cuda:
+        return False
+    why = _triton.trouble(z.device)
+    if why is not None and not _told:
+        _told.append(why)
+        warnings.warn(f"the torch row kernel is used on {z.device}: {why}", stacklevel=2)
+    return why is None
+
+
+_told: list[str] = []
 
 
 def _fits(z: Tensor) -> bool:
@@ -125,8 +148,8 @@ def _library() -> ctypes.CDLL | None:
     choice = os.environ.get("NLL_ROW_KERNEL", "auto")
     if choice == "torch":
         return None
-    if choice not in ("auto", "c"):
-        raise BadInput(f"NLL_ROW_KERNEL must be auto, c or torch, not '{choice}'")
+    if choice not in ("auto", "c", "triton"):
+        raise BadInput(f"NLL_ROW_KERNEL must be triton, auto, c or torch, not '{choice}'")
     found = _load()
     if isinstance(found, str):
         if choice == "c":

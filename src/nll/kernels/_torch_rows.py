@@ -69,7 +69,7 @@ def _wide(z: Tensor) -> torch.dtype:
 
 
 def _some_rows(z: Tensor, targets: Tensor, k: int) -> RowStats:
-    wide, V = _wide(z), z.shape[1]
+    wide = _wide(z)
     labelled = targets >= 0
     z_y = z.gather(1, targets.clamp(min=0)[:, None])
     rank = (z > z_y).sum(-1, dtype=torch.int32) + 1
@@ -87,23 +87,33 @@ def _some_rows(z: Tensor, targets: Tensor, k: int) -> RowStats:
     s1 = e.mul_(d).sum(-1).to(wide)
     s2 = e.mul_(d).sum(-1).to(wide)
 
+    return finish(
+        z, k, labelled=labelled, z_y=z_y[:, 0], rank=rank, ties=ties, m=m[:, 0].to(wide),
+        n_max=n_max, s0=s0, s1=s1, s2=s2, sum_d=sum_d, finite=finite,
+    )  # fmt: skip
+
+
+def finish(
+    z: Tensor, k: int, *, labelled: Tensor, z_y: Tensor, rank: Tensor, ties: Tensor, m: Tensor,
+    n_max: Tensor, s0: Tensor, s1: Tensor, s2: Tensor, sum_d: Tensor, finite: Tensor,
+) -> RowStats:  # fmt: skip
+    """From one row's sums, each (R,), to its statistics; s0, s1, s2 leave the maxima out."""
     total = n_max + s0
     log_s = torch.where(n_max == 1, s0.log1p(), total.log())
-    m = m[:, 0].to(wide)
     mean = s1 / total
-    kl = log_s - sum_d / finite - finite.to(wide).log()
+    kl = log_s - sum_d / finite - finite.to(m.dtype).log()
     undefined = ~torch.isfinite(log_s)
     nan = torch.full_like(log_s, math.nan)
     none = torch.full_like(rank, -1)
     no_label = undefined | ~labelled
     ids = _top_ids(z, k)
-    top = z.gather(1, ids).to(wide) - m[:, None] - log_s[:, None]
+    top = z.gather(1, ids).to(m.dtype) - m[:, None] - log_s[:, None]
     return RowStats(
         max=torch.where(undefined, nan, m),
         log_s=torch.where(undefined, nan, log_s),
         lse=torch.where(undefined, nan, m + log_s),
-        logp=torch.where(no_label, nan, (z_y[:, 0].to(wide) - m - log_s).clamp(max=0)),
-        entropy=torch.where(undefined, nan, (log_s - mean).clamp(0, math.log(V))),
+        logp=torch.where(no_label, nan, (z_y.to(m.dtype) - m - log_s).clamp(max=0)),
+        entropy=torch.where(undefined, nan, (log_s - mean).clamp(0, math.log(z.shape[1]))),
         varentropy=torch.where(undefined, nan, (s2 / total - mean * mean).clamp(min=0)),
         kl_uniform=torch.where(undefined, nan, kl.clamp(min=0)),
         rank=torch.where(no_label, none, rank),
