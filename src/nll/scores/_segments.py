@@ -1,0 +1,263 @@
+"""Where in an answer was the model least sure? Scores by segment, and other ways to go on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final, Literal, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from nll._declare import score
+from nll._errors import BadInput, MissingField
+from nll.scores._common import INF, NO_TOKENS, mean
+from nll.trace import Array, Trace
+
+# What ends a sentence in the scripts of the world.
+SENTENCE: Final = frozenset(
+    "!.?։؟۔܀܁܂߹।॥၊။።፧፨᙮᜵᜶᠃᠉᥄᥅᪨᪩᪪᪫᭚᭛᭞᭟᰻᰼᱾᱿‼‽⁇⁈⁉⸮⸼꓿꘎꘏꛳꛷꡶꡷꣎꣏꤯꧈꧉꩝꩞꩟꫰꫱꯫﹒﹖﹗！．？｡。"
+)
+NAMED: Final = {"sentence": SENTENCE, "line": frozenset("\n")}
+END_TOKENS: Final = (
+    "<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end|>", "<end_of_turn>", "</s>", "<eos>",
+)  # fmt: skip
+Match = Literal["exact", "contains"]
+
+
+class SegmentScores(NamedTuple):
+    """Means over the segments of an answer; nats, higher is less sure."""
+
+    max_nll: float
+    mean_nll: float
+    max_entropy: float
+    mean_entropy: float
+    n_segments: int
+
+
+def segment_scores(
+    trace: Trace, separators: str | Iterable[str] = "sentence", *, match: Match = "exact"
+) -> SegmentScores:
+    """Mean over segments of the largest and the mean nll and entropy of each segment's tokens.
+
+    A segment ends after each token that is a separator; what follows the last one is a segment
+    too. separators: `sentence` (what ends one), `line` (exactly "\\n"), one token, or several.
+    match: `exact` compares the whole token, with or without the spaces around it; `contains` also
+    cuts after a token that has a separator within it. Undefined when no token was scored.
+    Raises MissingField without spans or entropy. Huang et al., arXiv 2307.10236.
+    """
+    nll, entropy = -trace.values("logp"), trace.values("entropy")
+    starts = segment_starts(trace, separators, match=match)
+    return SegmentScores(
+        *_by_segment(nll, starts), *_by_segment(entropy, starts), n_segments=len(starts)
+    )
+
+
+def segment_starts(
+    trace: Trace, separators: str | Iterable[str] = "sentence", *, match: Match = "exact"
+) -> Array:
+    """(S,) index, among the scored tokens, of each segment's first one; see `segment_scores`."""
+    if match not in ("exact", "contains"):
+        raise BadInput(f"match must be 'exact' or 'contains', not {match!r}")
+    if isinstance(separators, str):
+        cuts = NAMED.get(separators, frozenset([separators]))
+    else:
+        cuts = frozenset(separators)
+    trace.field("spans")
+    tokens = [trace.token_text(int(t)) for t in np.flatnonzero(trace.scored)]
+    if match == "contains":
+        ends = [any(c in token for c in cuts) for token in tokens]
+    else:
+        ends = [token in cuts or token.strip() in cuts for token in tokens]
+    first = [True, *ends[:-1]] if tokens else []
+    return np.flatnonzero(first)
+
+
+def _by_segment(values: Array, starts: Array) -> tuple[float, float]:
+    if not len(starts):
+        return NO_TOKENS, NO_TOKENS
+    sizes = np.diff(np.append(starts, len(values)))
+    largest = mean(np.maximum.reduceat(values, starts))
+    return largest, mean(np.add.reduceat(values, starts) / sizes)
+
+
+@score(
+    higher_means="uncertain",
+    reads=("logp", "spans"),
+    unit="nats",
+    range=(0.0, INF),
+    paper="2307.10236",
+    question="uncertainty",
+)
+def segment_max_nll(
+    trace: Trace, *, separators: str | Sequence[str] = "sentence", match: Match = "exact"
+) -> float:
+    """Mean over segments of the largest nll of a token, in nats (the paper's "Max Prob").
+
+    Segments as in `segment_scores`. Undefined when no token was scored.
+    """
+    starts = segment_starts(trace, separators, match=match)
+    return _by_segment(-trace.values("logp"), starts)[0]
+
+
+@score(
+    higher_means="uncertain",
+    reads=("logp", "spans"),
+    unit="nats",
+    range=(0.0, INF),
+    paper="2307.10236",
+    question="uncertainty",
+)
+def segment_mean_nll(
+    trace: Trace, *, separators: str | Sequence[str] = "sentence", match: Match = "exact"
+) -> float:
+    """Mean over segments of the mean nll of a token, in nats (the paper's "Average Prob").
+
+    Segments as in `segment_scores`. Undefined when no token was scored.
+    """
+    starts = segment_starts(trace, separators, match=match)
+    return _by_segment(-trace.values("logp"), starts)[1]
+
+
+@score(
+    higher_means="uncertain",
+    reads=("entropy", "spans"),
+    unit="nats",
+    range=(0.0, INF),
+    paper="2307.10236",
+    question="uncertainty",
+)
+def segment_max_entropy(
+    trace: Trace, *, separators: str | Sequence[str] = "sentence", match: Match = "exact"
+) -> float:
+    """Mean over segments of the largest entropy before a token, in nats (the paper's "Max Ent").
+
+    Segments as in `segment_scores`. Undefined when no token was scored.
+    """
+    starts = segment_starts(trace, separators, match=match)
+    return _by_segment(trace.values("entropy"), starts)[0]
+
+
+@score(
+    higher_means="uncertain",
+    reads=("entropy", "spans"),
+    unit="nats",
+    range=(0.0, INF),
+    paper="2307.10236",
+    question="uncertainty",
+)
+def segment_mean_entropy(
+    trace: Trace, *, separators: str | Sequence[str] = "sentence", match: Match = "exact"
+) -> float:
+    """Mean over segments of the mean entropy before a token, in nats (the paper's "Average Ent").
+
+    Segments as in `segment_scores`. Undefined when no token was scored.
+    """
+    starts = segment_starts(trace, separators, match=match)
+    return _by_segment(trace.values("entropy"), starts)[1]
+
+
+class PerturbationPoints(NamedTuple):
+    """Positions (0-based) at which to perturb an answer."""
+
+    max_entropy: int
+    min_entropy: int
+    max_rise: int
+
+
+def perturbation_points(entropy: npt.ArrayLike) -> PerturbationPoints:
+    """Where the (T,) entropies of an answer are largest, smallest, and just rose the most.
+
+    The first of equals; nan (nothing predicted) is passed over. Without a pair of neighbours to
+    rise between, the rise is where the largest is. Raises BadInput when there is no entropy at
+    all. Huang et al., arXiv 2307.10236.
+    """
+    values = np.asarray(entropy, dtype=np.float64)
+    if values.ndim != 1 or np.isnan(values).all():
+        raise BadInput("perturbation points need the entropy (T,) of at least one token")
+    largest, smallest = int(np.nanargmax(values)), int(np.nanargmin(values))
+    rise = np.diff(values)
+    highest = largest if np.isnan(rise).all() else 1 + int(np.nanargmax(rise))
+    return PerturbationPoints(largest, smallest, highest)
+
+
+class Perturbed(NamedTuple):
+    """Answers that leave the greedy one at a token.
+
+    texts: the answers, likeliest alternative first.   ids: the alternative tokens.
+    exact: whether the model read the kept tokens and the alternative back as those very tokens.
+    """
+
+    texts: list[str]
+    ids: list[int]
+    exact: list[bool]
+
+
+class _Generates(Protocol):
+    def generate(
+        self, prompts: Iterable[str], *, max_new_tokens: int, stop: Sequence[str]
+    ) -> Iterator[list[Trace]]: ...
+
+
+def perturb(
+    model: _Generates,
+    prompt: str,
+    trace: Trace,
+    point: int,
+    n_alternatives: int = 4,
+    *,
+    max_new_tokens: int | None = None,
+    stop: Sequence[str] = (),
+    suffix_only: bool = False,
+    end: Sequence[str] = END_TOKENS,
+) -> Perturbed:
+    """Replace token `point` of a greedy answer by each next likely token and decode on greedily.
+
+    trace: the answer's trace with top_k of n_alternatives + 1 or more.   point: counted from the
+    first token of the answer (`perturbation_points(trace.completion.entropy)`).
+    max_new_tokens: how long the whole answer may be; by default as long as the given one.
+    suffix_only: leave out what stands before the point, as the paper's code does.
+    end: strings of end-of-text tokens; as an alternative one gives the kept part alone.
+
+    The model continues text, so the alternative is written out and tokenised again; `exact` tells
+    where that gave other tokens. Raises BadInput for a point outside the answer, MissingField
+    without enough candidates. Huang et al., arXiv 2307.10236.
+    """
+    answer = trace.completion
+    if not 0 <= point < len(answer):
+        raise BadInput(f"point {point} is outside the answer of {len(answer)} tokens")
+    if n_alternatives < 1:
+        raise BadInput(f"n_alternatives must be 1 or more, not {n_alternatives}")
+    chosen = answer.field("ids")
+    others = [int(i) for i in answer.field("top_ids")[point] if i >= 0 and i != chosen[point]]
+    if len(others) < n_alternatives:
+        raise MissingField(
+            f"{n_alternatives} alternatives need the {n_alternatives + 1} likeliest tokens; trace "
+            f"the answer with top_k={n_alternatives + 1}"
+        )
+    others = others[:n_alternatives]
+    kept = answer.text[: int(answer.field("spans")[point, 0])]
+    limit = (len(answer) if max_new_tokens is None else max_new_tokens) - point - 1
+    texts, exact = [], []
+    for other in others:
+        piece = _written(answer, other)
+        if piece in end:
+            texts.append("" if suffix_only else kept)
+            exact.append(True)
+            continue
+        start = kept + piece
+        tail, read = "", None
+        if limit > 0:
+            (went_on,) = next(
+                iter(model.generate([prompt + start], max_new_tokens=limit, stop=stop))
+            )
+            tail, read = went_on.completion.text, went_on.field("ids")[: went_on.prompt_tokens]
+        texts.append((piece if suffix_only else start) + tail)
+        meant = [*chosen[:point], other]
+        exact.append(read is None or list(read[len(read) - len(meant) :]) == meant)
+    return Perturbed(texts, others, exact)
+
+
+def _written(trace: Trace, token: int) -> str:
+    if token not in trace.vocab:
+        raise MissingField(f"this trace does not hold the string of token {token}")
+    return trace.vocab[token]
