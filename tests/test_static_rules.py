@@ -32,6 +32,8 @@ ARROWS: dict[str, set[str]] = {
     "_plan": LOW | {"_bundle", "_declare", "_table", "models"},
     "scores": LOW | {"_bundle", "_declare"},
     "metrics": {"_errors", "_declare"},
+    "theory": {"_errors", "_declare"},
+    "tasks": LOW | {"_bundle", "_declare", "models", "scores", "metrics", "theory"},
     "kernels": LOW,
     "models": LOW | {"_declare", "kernels"},
     "testing": LOW | {"_declare", "kernels", "models"},
