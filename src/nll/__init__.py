@@ -18,17 +18,20 @@ _HOME = {
     "BadInput": "_errors",
     "BadModel": "_errors",
     "BadText": "_errors",
+    "Bundle": "_bundle",
     "Fields": "trace",
     "MissingExtra": "_errors",
     "MissingField": "_errors",
     "NllError": "_errors",
     "Provenance": "trace",
     "Rejected": "trace",
+    "Samples": "_bundle",
     "Text": "trace",
     "Trace": "trace",
     "Undefined": "_declare",
     "declarations": "_declare",
     "declare_score": "_declare",
+    "gather": "_plan",
     "load": "models",
     "read_traces": "_arrow",
     "score": "_table",
@@ -41,18 +44,21 @@ __all__ = [
     "BadInput",
     "BadModel",
     "BadText",
+    "Bundle",
     "Fields",
     "MissingExtra",
     "MissingField",
     "NllError",
     "Provenance",
     "Rejected",
+    "Samples",
     "Text",
     "Trace",
     "Undefined",
     "__version__",
     "declarations",
     "declare_score",
+    "gather",
     "kernels",
     "load",
     "metrics",
@@ -68,6 +74,7 @@ __all__ = [
 if TYPE_CHECKING:
     from nll import kernels, metrics, models, scores, testing, trace
     from nll._arrow import read_traces, write_traces
+    from nll._bundle import Bundle, Samples
     from nll._declare import Undefined, declarations
     from nll._declare import score as declare_score
     from nll._errors import (
@@ -79,6 +86,7 @@ if TYPE_CHECKING:
         MissingField,
         NllError,
     )
+    from nll._plan import gather
     from nll._table import score
     from nll.models import load
     from nll.trace import Fields, Provenance, Rejected, Text, Trace
