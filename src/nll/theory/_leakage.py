@@ -2,7 +2,8 @@
 
 Logits are z = W g with W (V, h), so rows of answers lie in an image of h dimensions; this file
 reads hidden size, output projection and full rows off such answers. It is meant for an audit of
-one's own endpoint and holds no network client. In every function rows are contexts, columns the vocabulary.
+one's own endpoint and holds no network client. In every function rows are contexts, columns the
+vocabulary.
 Sources: arXiv 2509.00973, 2403.06634, 2403.09539.
 """
 
