@@ -31,7 +31,7 @@ def interpreted(monkeypatch):
 
 
 def rows(V: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Plain rows, and the ones that go wrong: ties, -inf, nan, +inf, one certain token, no label."""
+    """Plain rows and hard ones: ties, -inf, nan, +inf, one certain token, no label."""
     draw = torch.Generator().manual_seed(V)
     z = torch.randn(9, V, generator=draw) * 4
     y = torch.randint(0, V, (9,), generator=draw)

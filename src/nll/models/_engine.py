@@ -12,6 +12,7 @@ import torch
 
 from nll import kernels
 from nll._errors import BadInput, BadModel, BadText
+from nll.models._ahead import read_ahead
 from nll.models._encode import Encoded, Tokenizer, encode
 from nll.models._generate import generate
 from nll.models._layout import Batch, Segment, common_prefix, plan, windows
@@ -86,7 +87,7 @@ class LocalModel:
         if not 1 <= stride < window:
             raise BadInput(f"stride must be between 1 and {window - 1}, not {stride}")
         second = None if reference is None else self._partner(reference)
-        for chunk in self._chunks(texts, on_reject):
+        for chunk in read_ahead(self._chunks, texts, on_reject):
             yield from self._run(chunk, fields, second, stride)
 
     def generate(
@@ -143,7 +144,8 @@ class LocalModel:
         self, texts: Iterable[TextLike], on_reject: OnReject | None
     ) -> Iterator[list[Encoded]]:
         """Encoded texts in pieces that grow, so that results come early and batches fill well."""
-        limit, held, tokens = FIRST_CHUNK, [], 0
+        limit, tokens = FIRST_CHUNK, 0
+        held: list[Encoded] = []
         pending: list[tuple[int, Text]] = []
         characters = 0
 
