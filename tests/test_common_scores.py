@@ -41,16 +41,33 @@ two_pieces = dataclasses.replace(
     spans=np.array([[0, 3], [3, 5], [5, 8], [8, 10], [10, 13], [13, 15]]),
 )
 
+
+def answers(*texts: str, trace=expected, greedy=" yes", clusters=()) -> tuple[Samples]:
+    """What a score of samples takes: drawn answers of these texts, all with the same trace."""
+    said = [dataclasses.replace(trace, text=text) for text in texts]
+    return (Samples(said, greedy=dataclasses.replace(trace, text=greedy), clusters=clusters),)
+
+
+agreeing, differing = answers(" yes", " yes"), answers(" no", " perhaps")
+unsure_answers = answers(" yes", " yes", trace=unsure)
+
 # score -> what a higher value speaks for, a trace that deserves the lower one, and the higher one
 # (or a tuple of all that the score takes).
 DIRECTION = {
     "answer_log_odds": ("negative", made(SHARP[::-1], 19), expected),
     "binoculars": ("human", expected, foreign),
+    "cocoa": ("uncertain", agreeing, differing),
+    "consistency_and_confidence": ("certain", differing, agreeing),
     "dc_pdd": ("member", foreign, expected),
+    "discrete_semantic_entropy": ("uncertain", agreeing, differing),
     "entropy_score": ("machine", expected, unsure),
+    "exact_match_consistency": ("certain", differing, agreeing),
     "fast_detect_gpt": ("machine", foreign, expected),
     "g_nll": ("uncertain", expected, unsure),
     "gltr_fraction": ("machine", foreign, expected),
+    "instability_signal": ("unstable", expected, unsure),
+    "instability_strength": ("unstable", expected, unsure),
+    "lexical_similarity": ("certain", differing, agreeing),
     "likelihood_ratio": ("foreign", (unsure, expected), (expected, unsure)),
     "log_likelihood": ("machine", foreign, expected),
     "log_rank_score": ("machine", foreign, expected),
@@ -64,16 +81,28 @@ DIRECTION = {
     "min_k_plus_plus": ("member", foreign, expected),
     "min_k_prob": ("member", foreign, expected),
     "min_token_prob": ("certain", unsure, expected),
+    "monte_carlo_probability": ("certain", unsure_answers, agreeing),
     "negative_likelihood": ("foreign", expected, foreign),
     "neighbourhood_score": ("member", (foreign, [foreign]), (expected, [foreign])),
     "npr": ("machine", (foreign, [foreign]), (second, [foreign])),
+    "num_semantic_sets": ("uncertain", agreeing, differing),
     "perplexity": ("uncertain", expected, unsure),
     "perturbation_discrepancy": ("machine", (foreign, [foreign]), (expected, [foreign])),
+    "pointwise_mutual_information": ("certain", (unsure, unsure), (expected, unsure)),
+    "predictive_entropy": ("uncertain", agreeing, unsure_answers),
     "probability_margin": ("certain", unsure, expected),
     "rank_score": ("machine", foreign, expected),
     "reference_score": ("member", (foreign, foreign), (expected, foreign)),
     "renyi_entropy": ("uncertain", expected, unsure),
+    "sample_variation_ratio": ("uncertain", agreeing, differing),
+    "sample_variation_ratio_original": ("uncertain", agreeing, differing),
+    "segment_max_entropy": ("uncertain", expected, unsure),
+    "segment_max_nll": ("uncertain", expected, unsure),
+    "segment_mean_entropy": ("uncertain", expected, unsure),
+    "segment_mean_nll": ("uncertain", expected, unsure),
     "self_certainty": ("certain", unsure, expected),
+    "semantic_entropy": ("uncertain", agreeing, differing),
+    "semantic_negentropy": ("certain", differing, agreeing),
     "sequence_nll": ("uncertain", expected, unsure),
     "step_drop": ("natural", foreign, expected),
     "step_logp": ("natural", foreign, expected),
@@ -89,6 +118,25 @@ DIRECTION = {
 
 # Options that reach the code a default call does not; each runs through the whole suite too.
 VARIANTS = {
+    "cocoa": [{"base": "mean_nll"}, {"base": "entropy"}],
+    "consistency_and_confidence": [{"normalize": False}],
+    "instability_signal": [{"k": 5, "lam": 0.5}],
+    "instability_strength": [{"k": 5, "lam": 0.0, "window": 4}],
+    "lexical_similarity": [{"distance": "rouge1"}, {"distance": "bleu"}, {"distance": "exact"}],
+    "monte_carlo_probability": [{"normalize": False}],
+    "pointwise_mutual_information": [{"normalize": True}],
+    "predictive_entropy": [{"normalize": True}],
+    "segment_max_nll": [{"separators": "w1", "match": "contains"}],
+    "segment_mean_nll": [{"separators": "w1", "match": "contains"}],
+    "segment_max_entropy": [{"separators": "w1", "match": "contains"}],
+    "segment_mean_entropy": [{"separators": "w1", "match": "contains"}],
+    "semantic_entropy": [
+        {"estimator": "mean"},
+        {"estimator": "direct", "unique": True},
+        {"estimator": "cluster_mean", "normalize": True},
+        {"class_probability": "frequency"},
+    ],
+    "semantic_negentropy": [{"class_probability": "sum"}],
     "fast_detect_gpt": [{"reference": True}],
     "likelihood_ratio": [{"normalise": True}],
     "negative_likelihood": [{"normalise": True}],
@@ -299,7 +347,7 @@ def test_reads_no_more_than_it_declares(declaration, options):
     kept |= {"boundary", "boundary_at"} if asked.boundary else set()
     kept |= {"top_logp"} if asked.top_k else set()
     kept |= {"cross_mean", "cross_var"} if options.get("reference") else set()
-    kept |= {"entropy"} if options.get("order") == 1 else set()
+    kept |= {"entropy"} if options.get("order") == 1 or options.get("base") == "entropy" else set()
 
     def bare(trace):
         arrays = {
@@ -360,6 +408,7 @@ def test_declaration_is_complete(declaration):
         "surprisal",
         "bias",
         "selection",
+        "reasoning",
     }
     low, high = declaration.range
     assert low < high

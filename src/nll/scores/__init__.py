@@ -81,7 +81,6 @@ from nll.scores._reasoning import (
     conditional_answer_nll,
     early_stop_step,
     reasoning_utility,
-    split_steps,
     step_utilities,
 )
 from nll.scores._sampling import (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
@@ -17,7 +17,6 @@ from nll.trace import Array, Fields, Trace
 Reduction: TypeAlias = Literal["mean", "sum", "first_token"]
 HEAD = "Question: {question}\nAnswer:"
 CUE = "\nThe answer is"
-_SPLIT = {"line": r"\n+", "blank-line": r"\n\s*\n\s*", "sentence": r"(?<=[.!?])\s+"}
 
 
 class Utility(NamedTuple):
@@ -143,7 +142,9 @@ def _traced(
     if not answer.strip():
         raise BadInput("the answer is empty; there is nothing whose entropy could fall")
     if isinstance(steps, str):
-        raise BadInput("steps must be a list of texts; nll.scores.reasoning_steps makes one")
+        raise BadInput(
+            "steps must be a list of texts; nll.scores.split_steps(text, by='line') makes one"
+        )
     prompt, end = head.format(question=question), f"{cue} {answer.strip()}"
     asked = fields or Fields()
 
@@ -251,21 +252,3 @@ def answer_mentions(steps: Sequence[str], answer: str) -> tuple[bool, ...]:
     """(K,) which steps contain the answer as whole words: "18" is in "so 18." but not in "180"."""
     pattern = re.compile(rf"(?<![\w.]){re.escape(answer.strip())}(?!\w|\.\d)", re.IGNORECASE)
     return tuple(bool(pattern.search(step)) for step in steps)
-
-
-def reasoning_steps(
-    text: str,
-    by: Literal["line", "sentence", "blank-line"] | Callable[[str], Sequence[str]] = "line",
-) -> list[str]:
-    """The steps of a chain of reasoning, without surrounding white space and empty ones.
-
-    by: `line`, `sentence` (white space after . ! ?), `blank-line`, or a function. Take the line of
-    the final answer out of the steps before measuring, or the context holds the answer.
-    """
-    if callable(by):
-        parts = list(by(text))
-    elif by in _SPLIT:
-        parts = re.split(_SPLIT[by], text)
-    else:
-        raise BadInput(f"by must be {', '.join(_SPLIT)} or a function, not {by!r}")
-    return [part.strip() for part in parts if part.strip()]

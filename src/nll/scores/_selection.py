@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import NamedTuple, TypeAlias
+from typing import Final, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -25,18 +25,33 @@ Spans: TypeAlias = npt.ArrayLike
 
 SENTENCE = r"(\. |\? )"
 LINE = r"(\n+)"
+_BY: Final = {"line": r"\n+", "blank-line": r"\n\s*\n\s*", "sentence": r"(?<=[.!?])\s+"}
 NO_HEADLESS = Undefined("every scored token is at the head of a step")
 
 
-def split_steps(text: str, pattern: str = SENTENCE) -> list[str]:
+def split_steps(
+    text: str,
+    pattern: str = SENTENCE,
+    *,
+    by: Literal["line", "sentence", "blank-line"] | Callable[[str], Sequence[str]] | None = None,
+) -> list[str]:
     r"""Steps of a text, each with the separator that ends it; joined they are the text again.
 
     pattern: regular expression of separators; the default is the paper's, `LINE` splits at line
     ends. Note that "Mr. " ends a step too. Source: arXiv 2604.06834.
+    by: give the steps without surrounding white space and empty ones instead, cut at each `line`,
+    `blank-line`, `sentence` (white space after . ! ?), or by a function (arXiv 2508.20395).
 
     >>> split_steps("We add 2. Then? Yes. Done")
     ['We add 2. ', 'Then? ', 'Yes. ', 'Done']
+    >>> split_steps("2 + 2 = 4\n\n4 + 1 = 5\n", by="line")
+    ['2 + 2 = 4', '4 + 1 = 5']
     """
+    if by is not None:
+        if isinstance(by, str) and by not in _BY:
+            raise BadInput(f"by must be {', '.join(_BY)} or a function, not {by!r}")
+        parts = re.split(_BY[by], text) if isinstance(by, str) else by(text)
+        return [part.strip() for part in parts if part.strip()]
     ends = [m.end() for m in re.finditer(pattern, text) if m.end() > m.start()]
     cuts = [0, *ends, len(text)]
     return [text[a:b] for a, b in pairwise(cuts) if b > a]

@@ -1,0 +1,212 @@
+"""Scores by segment, points of an answer, and answers that leave it there."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import nll
+from nll.scores import (
+    max_nll,
+    mean_entropy,
+    mean_nll,
+    perturb,
+    perturbation_points,
+    segment_max_entropy,
+    segment_max_nll,
+    segment_mean_entropy,
+    segment_mean_nll,
+    segment_scores,
+)
+from nll.testing import bigram_table, table_model, traces
+from nll.trace import Fields, Trace
+
+WORDS = ["The", " cat", " sat", ".", " It", " slept", "."]
+P = [0.5, 0.25, 0.8, 0.9, 0.4, 0.1, 0.95]
+H = [1.2, 2.0, 0.6, 0.3, 1.5, 2.5, 0.2]
+
+
+def spelled(words, *, p=None, entropy=None, prompt=0) -> Trace:
+    ends = np.cumsum([len(w) for w in words])
+    return Trace(
+        logp=np.log(P[: len(words)] if p is None else p),
+        entropy=H[: len(words)] if entropy is None else entropy,
+        text="".join(words),
+        spans=np.stack([ends - [len(w) for w in words], ends], axis=1),
+        prompt_tokens=prompt,
+    )
+
+
+def test_segments_are_those_of_the_sheet():
+    got = segment_scores(spelled(WORDS), ["."])
+    np.testing.assert_allclose(got, [1.844439727057, 0.846021387624, 2.25, 1.2125, 2], atol=1e-11)
+    assert segment_scores(spelled(WORDS)) == got == segment_scores(spelled(WORDS), ".")
+
+
+def test_the_four_scores_are_those_of_the_tuple():
+    trace = spelled(WORDS)
+    scores = (segment_max_nll, segment_mean_nll, segment_max_entropy, segment_mean_entropy)
+    assert tuple(f(trace) for f in scores) == segment_scores(trace)[:4]
+
+
+def test_what_follows_the_last_separator_is_a_segment_too():
+    assert segment_scores(spelled(WORDS[:6])).n_segments == 2
+    assert segment_scores(spelled([".", ".", "a"])).n_segments == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "separators", "match", "n"),
+    [
+        ([" a", " .", " b"], "sentence", "exact", 2),
+        ([" a", ".\n", " b"], "sentence", "exact", 2),  # the stripped token
+        ([" a", ".)", " b"], "sentence", "exact", 1),
+        ([" a", ".)", " b"], "sentence", "contains", 2),
+        (["a", "\n", "b"], "line", "exact", 2),
+        (["a", "\n\n", "b"], "line", "exact", 1),
+        (["a", "\n\n", "b"], "line", "contains", 2),
+        (["a", "。", "b"], "sentence", "exact", 2),
+        (["a", ";", "b", ",", "c"], [";", ","], "exact", 3),
+    ],
+)
+def test_what_ends_a_segment(words, separators, match, n):
+    assert segment_scores(spelled(words), separators, match=match).n_segments == n
+
+
+def test_the_prompt_opens_no_segment():
+    trace = spelled(WORDS, prompt=3)
+    assert segment_scores(trace).n_segments == 2
+    assert segment_max_nll(trace) == pytest.approx((-math.log(0.9) - math.log(0.1)) / 2)
+
+
+@given(traces(min_tokens=1))
+def test_one_segment_is_the_unsegmented_text(trace):
+    got = segment_scores(trace, ["no such token"])
+    if not trace.n_scored:
+        assert got[0].reason
+        assert got.n_segments == 0
+        return
+    assert got.n_segments == 1
+    assert got.max_nll == max_nll(trace)
+    assert got.mean_nll == pytest.approx(mean_nll(trace), abs=1e-12)
+    assert got.mean_entropy == pytest.approx(mean_entropy(trace), abs=1e-12)
+    assert got.max_entropy == trace.values("entropy").max()
+
+
+@given(st.lists(st.tuples(st.sampled_from([".", " a"]), st.floats(0.01, 1)), min_size=1))
+def test_segments_are_cut_as_by_hand(rows):
+    words, p = zip(*rows, strict=True)
+    segments = [[]]
+    for word, x in rows:
+        segments[-1].append(-math.log(x))
+        if word == ".":
+            segments.append([])
+    segments = [s for s in segments if s]
+    got = segment_scores(spelled(words, p=p, entropy=np.ones(len(p))))
+    assert got.n_segments == len(segments)
+    assert got.max_nll == pytest.approx(np.mean([max(s) for s in segments]))
+    assert got.mean_nll == pytest.approx(np.mean([np.mean(s) for s in segments]))
+
+
+def test_an_unknown_match_is_refused():
+    with pytest.raises(nll.BadInput, match="match"):
+        segment_scores(spelled(WORDS), match="starts")
+
+
+@pytest.mark.parametrize(
+    ("entropy", "points"),
+    [
+        ([0.9, 0.1, 1.4, 2.0, 0.05, 1.9], (3, 4, 5)),
+        ([0.7], (0, 0, 0)),
+        ([1, 1, 1], (0, 0, 1)),
+        ([3, 2, 1], (0, 2, 1)),  # the least fall
+        ([1, 2, 1, 2], (1, 0, 1)),
+        ([math.nan, 2, 3], (2, 1, 2)),
+        ([2, math.nan, 3], (2, 0, 2)),
+    ],
+)
+def test_points_of_an_answer(entropy, points):
+    assert perturbation_points(entropy) == points
+
+
+def test_no_entropy_has_no_points():
+    for empty in ([], [math.nan], [[1.0]]):
+        with pytest.raises(nll.BadInput, match="entropy"):
+            perturbation_points(empty)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return table_model()
+
+
+@pytest.fixture(scope="module")
+def greedy(model):
+    ((trace,),) = model.generate(["ab"], max_new_tokens=6, fields=Fields(top_k=5))
+    return trace
+
+
+def greedily(text, n):
+    """What the table says comes next, by hand."""
+    table, alphabet = bigram_table(), nll.testing.ALPHABET
+    for _ in range(n):
+        token = int(table[alphabet.index(text[-1])].argmax())
+        text += alphabet[token]
+        if token == 0:
+            break
+    return text
+
+
+@pytest.mark.parametrize("point", [0, 1, 3])
+def test_each_alternative_is_followed_greedily(model, greedy, point):
+    answer = greedy.completion
+    n = len(answer)
+    got = perturb(model, "ab", greedy, point, 2, end=["\x03"])
+    table, alphabet = bigram_table(), nll.testing.ALPHABET
+    before = ("ab" + answer.text)[point + 1]
+    order = np.argsort(-table[alphabet.index(before), : len(alphabet)])[1:3]
+    assert got.ids == order.tolist()
+    for token, text, exact in zip(order, got.texts, got.exact, strict=True):
+        assert exact
+        kept = answer.text[:point]
+        if token == 0:
+            assert text == kept
+        else:
+            assert text == greedily("ab" + kept + alphabet[token], n - point - 1)[2:]
+    suffixes = perturb(model, "ab", greedy, point, 2, end=["\x03"], suffix_only=True)
+    assert [answer.text[:point] + s for s in suffixes.texts] == got.texts
+
+
+def test_the_last_point_is_not_continued(model, greedy):
+    last = len(greedy.completion) - 1
+    got = perturb(model, "ab", greedy, last, 2, end=[])
+    assert all(len(t) == len(greedy.completion.text) for t in got.texts)
+    longer = perturb(model, "ab", greedy, last, 1, end=[], max_new_tokens=last + 3)
+    assert len(longer.texts[0]) > len(greedy.completion.text) or "\x03" in longer.texts[0]
+
+
+class Retokenizing:
+    """A model whose tokenizer reads text back as other tokens."""
+
+    def generate(self, prompts, *, max_new_tokens, stop):
+        yield [Trace(logp=[-1, -1, -1], ids=[5, 6, 7], text=prompts[0], prompt_tokens=2,
+                     spans=[[0, 1], [1, 2], [2, 2]])]  # fmt: skip
+
+
+def test_text_that_reads_back_as_other_tokens_is_flagged(greedy):
+    assert perturb(Retokenizing(), "ab", greedy, 0, 1, end=[]).exact == [False]
+
+
+def test_points_and_candidates_must_be_there(model, greedy):
+    for point in (-1, len(greedy.completion)):
+        with pytest.raises(nll.BadInput, match="outside"):
+            perturb(model, "ab", greedy, point)
+    with pytest.raises(nll.MissingField, match="top_k=6"):
+        perturb(model, "ab", greedy, 0, 5)
+    with pytest.raises(nll.BadInput, match="n_alternatives"):
+        perturb(model, "ab", greedy, 0, 0)
+    with pytest.raises(nll.MissingField, match="string of token"):
+        perturb(model, "ab", Trace(logp=[-1], ids=[1], top_ids=[[1, 2]], spans=[[0, 1]]), 0, 1)
