@@ -206,6 +206,13 @@ def test_check_08_texts_that_cannot_be_scored_say_why() -> None:
         list(model.trace(["fine", ""]))
 
 
+def test_an_endless_stream_of_one_text_is_cut_into_chunks() -> None:
+    endless = (text for _ in iter(int, 1) for text in ["the same text"])
+    model = table_model(TABLE, batch_tokens=4096)
+    first = next(model.trace(endless, fields=Fields()))
+    check(first, truth("the same text"))
+
+
 def test_one_string_instead_of_several_is_noticed() -> None:
     with pytest.raises(BadInput, match=r"model.trace\(\[text\]\)"):
         list(table_model(TABLE).trace("a single string"))

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from tests.models.tiny import tiny
 
 from nll import BadInput
 from nll.testing import table_model
 from nll.training import finetune_causal
-from tests.models.tiny import tiny
 
 TEXTS = ["the cat sat on the mat", "a dog, a cat", "on the mat sat a dog"]
 
@@ -23,7 +23,12 @@ def test_texts_trained_on_become_likelier_and_the_base_stays() -> None:
     before = mean(base, TEXTS)
     losses = []
     tuned = finetune_causal(
-        base, TEXTS, epochs=8, lr=5e-3, batch_size=2, after_epoch=lambda _, loss: losses.append(loss)
+        base,
+        TEXTS,
+        epochs=8,
+        lr=5e-3,
+        batch_size=2,
+        after_epoch=lambda _, loss: losses.append(loss),
     )
     assert mean(base, TEXTS) == before
     assert mean(tuned, TEXTS) > before + 0.5

@@ -31,6 +31,7 @@ from nll.trace import (
 
 FIRST_CHUNK = 2_048  # tokens: small, so that the first result comes soon
 LARGEST_CHUNK = 65_536
+MOST_TEXTS = 4_096  # equal texts share all their tokens, and a chunk of them must end too
 
 
 class LocalModel:
@@ -179,7 +180,7 @@ class LocalModel:
             if len(pending) >= 64 or characters >= 4 * limit:
                 settle()
                 characters = 0
-            if tokens >= limit:
+            if tokens >= limit or len(held) >= MOST_TEXTS:
                 yield held
                 limit, held, tokens = min(limit * 4, LARGEST_CHUNK), [], 0
         settle()

@@ -254,6 +254,12 @@ def _pace(model: LanguageModel) -> int:
 
 def _check_reference(wanted: Sequence[Request], options: ModelOptions) -> None:
     for request in wanted:
+        if request.declaration.takes != ("trace",):
+            takes = ", ".join(request.declaration.takes)
+            raise BadInput(
+                f"score '{request.label}' takes more than one trace of a text ({takes}); "
+                "obtain them in Python with nll.gather"
+            )
         if TWO_MODELS & set(request.declaration.reads) and options.reference is None:
             raise BadInput(
                 f"score '{request.label}' compares two models; name the second with --reference"
