@@ -1,0 +1,111 @@
+"""Yes/no sets: formats that mean the same, balanced items, and what a model knows."""
+
+from __future__ import annotations
+
+import pytest
+
+import nll
+from nll.tasks import (
+    ShortAnswerItem,
+    format_variants,
+    knowledge_of,
+    make_binary_items,
+    parametric_knowledge_split,
+    says,
+    yes_no_answer,
+)
+
+
+def test_formats_ask_the_same_and_know_their_labels():
+    found = {
+        v.name: v for v in format_variants("Is water wet?", context="It is.", answers=("w", "d"))
+    }
+    assert set(found) == {
+        "yes/no", "no/yes", "true/false", "A=yes", "A=no", "don't know", "steps", "context",
+        "choice",
+    }  # fmt: skip
+    assert all("Is water wet?" in v.prompt for v in found.values())
+    assert all(v.prompt.endswith("Answer:") for v in found.values())
+    assert all(not set(v.positive) & set(v.negative) for v in found.values())
+    assert "A. Yes" in found["A=yes"].prompt
+    assert (found["A=yes"].positive, found["A=yes"].negative) == (("A", " A"), ("B", " B"))
+    assert "A. No" in found["A=no"].prompt
+    assert (found["A=no"].positive, found["A=no"].negative) == (("B", " B"), ("A", " A"))
+    assert found["no/yes"].prompt.index("No or") < found["no/yes"].prompt.index("Yes")
+    assert found["context"].prompt.startswith("It is.")
+    assert "A. w\nB. d" in found["choice"].prompt
+    assert {v.name for v in format_variants("Is it?")} == set(found) - {"context", "choice"}
+    with pytest.raises(nll.BadInput, match="empty"):
+        format_variants(" ")
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [("Yes, it is", True), (" **no**.", False), ("NO", False), ("Not so", None), ("", None)],
+)
+def test_written_answers_are_read_by_their_first_word(text, answer):
+    assert yes_no_answer(text) is answer
+
+
+ITEM = ShortAnswerItem("What is the capital of Peru?", "Lima", "Quito")
+
+
+def test_items_are_balanced():
+    items = make_binary_items([ITEM])
+    assert [i.gold for i in items] == [True, False]
+    assert '"Lima"' in items[0].question
+    assert '"Quito"' in items[1].question
+    assert '"Bogota"' in make_binary_items([ITEM], ["Bogota"])[1].question
+    with pytest.raises(nll.BadInput, match="2 wrong answers for 1"):
+        make_binary_items([ITEM], ["a", "b"])
+    with pytest.raises(nll.BadInput, match="no wrong answer"):
+        make_binary_items([ITEM], ["lima."])
+    with pytest.raises(nll.BadInput, match="no wrong answer"):
+        make_binary_items([ShortAnswerItem("q", "a")])
+
+
+def test_says_compares_whole_words():
+    assert says("It is LIMA.", "Lima")
+    assert not says("Climate", "Lima")
+    assert not says("anything", "")
+
+
+@pytest.mark.parametrize(
+    ("greedy", "drawn", "kind"),
+    [
+        ("Lima", ["Lima"] * 4 + ["Quito"], "correct"),
+        ("Lima", ["Lima"] * 3 + ["Quito"] * 2, "insufficient"),
+        ("Quito", ["Lima"] * 5, "insufficient"),
+        ("Quito", ["Quito"] * 3 + ["quito.", "Lima"], "incorrect"),
+        ("Quito", ["Quito", "Bogota", "Quito", "Quito", "Rome"], "insufficient"),
+        ("?", ["I don't know"] * 5, "insufficient"),
+        ("", [""] * 5, "insufficient"),
+    ],
+)
+def test_knowledge(greedy, drawn, kind):
+    assert knowledge_of(greedy, drawn, "Lima") == kind
+
+
+def test_knowledge_needs_drawn_answers():
+    with pytest.raises(nll.BadInput, match="drawn"):
+        knowledge_of("Lima", [], "Lima")
+
+
+class Parrot:
+    """Says "Lima" when greedy, and in turn what it was given when drawn."""
+
+    def __init__(self, *drawn):
+        self.drawn = drawn
+
+    def generate(self, prompts, *, max_new_tokens, n=1, temperature=0.0, seed=0, stop=()):
+        assert stop == ("\n",)
+        for prompt in prompts:
+            assert prompt == f"Question: {ITEM.question}\nAnswer:"
+            said = ["Lima"] if temperature == 0 else self.drawn[:n]
+            yield [nll.Trace(logp=[-1.0], text=s) for s in said]
+
+
+def test_the_split_asks_the_model_openly():
+    known = parametric_knowledge_split(Parrot(*["Lima"] * 5), [ITEM, ITEM])
+    assert known == ["correct", "correct"]
+    assert parametric_knowledge_split(Parrot(*["Quito"] * 5), [ITEM]) == ["incorrect"]
