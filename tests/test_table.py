@@ -99,7 +99,9 @@ def test_all_is_every_text_score_that_one_plain_trace_gives():
         for n, d in nll.declarations().items()
         if d.shape == "text" and d.takes == ("trace",) and not d.required
     }
-    assert names == alone - {"binoculars"}
+    experimental = {n for n, d in nll.declarations().items() if d.experimental}
+    assert "instability_strength" in alone & experimental
+    assert names == alone - experimental - {"binoculars"}
     assert {"mean_nll", "lrr"} <= names - set(reasons(table))
     assert "not decoded greedily" in reasons(table)["g_nll"]
 

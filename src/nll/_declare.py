@@ -51,7 +51,8 @@ class Declaration:
     reads: names of the Trace fields it uses.   unit: `nats`, `bits`, `1` (dimensionless), ...
     range: lowest and highest possible value.   paper: arXiv id, DOI or URL of the source.
     fields: what must be asked of the model beyond the defaults, given the score's parameters.
-    shape: one value per text, token or word.
+    shape: one value per text, token or word.   experimental: its definition may still change, or
+    it asks for much more than other scores do; `all` leaves it out.
     """
 
     name: str
@@ -202,7 +203,8 @@ TWO_MODELS: Final = frozenset({"cross_mean", "cross_var"})
 def requests(specs: str | Callable[..., Any] | Any) -> list[Request]:
     """Read score specs: names, `name(option=value)`, declared functions (partial ones), or `all`.
 
-    `all` is every score of a whole text that one model's plain trace can give.
+    `all` is every score of a whole text that one model's plain trace can give, but for the
+    experimental ones.
     Raises BadInput naming the unknown score or option and the ones that exist.
     """
     if isinstance(specs, str) or callable(specs):
@@ -225,6 +227,7 @@ def _expand(spec: Any) -> list[Request]:
             if d.shape == "text"
             and d.takes == ("trace",)
             and not d.required
+            and not d.experimental
             and not TWO_MODELS & set(d.reads)
         ]
         return sorted(found, key=lambda r: r.label not in _SHOWN_FIRST)

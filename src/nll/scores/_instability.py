@@ -70,6 +70,7 @@ def instability_signal(trace: Trace, *, k: int | None = 50, lam: float = 1.0) ->
     paper="2602.02863",
     question="reasoning",
     fields=lambda k, **_: Fields(top_k=int(k or 0)),
+    experimental=True,
 )
 def instability_strength(
     trace: Trace, *, k: int | None = 50, lam: float = 1.0, window: int | None = None
@@ -160,17 +161,32 @@ def _signal(trace: Trace, k: int | None, lam: float) -> Array:
     if not len(ids):
         return np.zeros(0)
     ids, p = _distributions(ids, logp, k)
-    entropy = -_plogp(p).sum(axis=1)
+    whole = _plogp(p)
+    entropy = -whole.sum(axis=1)
     shift = np.zeros(len(p))
-    # sum over the union = over p's support with q looked up there, and over what only q holds
-    shared = np.where(p[1:] > 0, _looked_up(ids[1:], ids[:-1], p[:-1]), 0.0)
-    mixed = _plogp((p[1:] + shared) / 2).sum(axis=1)
-    shared_back = _looked_up(ids[:-1], ids[1:], p[1:])
-    alone = np.where(shared_back == 0, p[:-1], 0.0)
-    mixed = mixed + _plogp(alone / 2).sum(axis=1)
-    shift[1:] = np.clip(-mixed - (entropy[1:] + entropy[:-1]) / 2, 0.0, LN2)
+    if len(p) > 1:
+        both, gain = _shared(ids, p)
+        # sum over the union of m ln m, m = (p + q) / 2: as if nothing was shared, then what is
+        apart = (whole[1:].sum(axis=1) + whole[:-1].sum(axis=1)) / 2 - LN2
+        mixed = apart + np.bincount(both, weights=gain, minlength=len(p) - 1)
+        shift[1:] = np.clip(-mixed - (entropy[1:] + entropy[:-1]) / 2, 0.0, LN2)
     signal: Array = shift + lam * entropy
     return signal
+
+
+def _shared(ids: Array, p: Array) -> tuple[Array, Array]:
+    """For each token that two neighbouring steps share: the first one's row, and its correction.
+
+    The correction is m ln m - (p / 2) ln(p / 2) - (q / 2) ln(q / 2).
+    """
+    order = np.argsort(ids, axis=1)
+    ids, p = np.take_along_axis(ids, order, 1), np.take_along_axis(p, order, 1)
+    row = np.arange(len(ids) - 1)[:, None] * (int(ids.max()) + 2) + 1
+    keys, wanted = (ids[:-1] + row).ravel(), (ids[1:] + row).ravel()
+    at = np.minimum(np.searchsorted(keys, wanted), keys.size - 1)
+    hit = np.flatnonzero(keys[at] == wanted)
+    x, y = p[1:].ravel()[hit] / 2, p[:-1].ravel()[at[hit]] / 2
+    return hit // ids.shape[1], _plogp(x + y) - _plogp(x) - _plogp(y)
 
 
 def _distributions(ids: Array, logp: Array, k: int | None) -> tuple[Array, Array]:
@@ -189,19 +205,6 @@ def _distributions(ids: Array, logp: Array, k: int | None) -> tuple[Array, Array
     with np.errstate(invalid="ignore"):
         p = np.exp(logp - logp.max(axis=1, keepdims=True))
     return ids, p / p.sum(axis=1, keepdims=True)
-
-
-def _looked_up(ids: Array, other: Array, p: Array) -> Array:
-    """(N, k) probability of each of `ids` among the row's `other`; 0 where it is not there."""
-    span = int(max(ids.max(initial=0), other.max(initial=0))) + 2
-    row = np.arange(len(ids))[:, None] * span + 1
-    keys, wanted = (other + row).ravel(), (ids + row).ravel()
-    if not keys.size:
-        return np.zeros(ids.shape)
-    order = np.argsort(keys)
-    at = np.minimum(np.searchsorted(keys, wanted, sorter=order), keys.size - 1)
-    found = order[at]
-    return np.where(keys[found] == wanted, p.ravel()[found], 0.0).reshape(ids.shape)
 
 
 def _plogp(p: Array) -> Array:

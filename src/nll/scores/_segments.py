@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from typing import Final, Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -62,14 +64,28 @@ def segment_starts(
         cuts = NAMED.get(separators, frozenset([separators]))
     else:
         cuts = frozenset(separators)
-    trace.field("spans")
-    tokens = [trace.token_text(int(t)) for t in np.flatnonzero(trace.scored)]
+    at = np.flatnonzero(trace.scored)
+    first = trace.field("spans")[at, 0]
+    # only the few tokens in which a separator begins need a look
+    begins = [m.start() for m in _beginning(cuts).finditer(trace.text)]
+    near = np.unique(np.searchsorted(first, begins, side="right") - 1)
+    ends = [n for n in near.tolist() if n >= 0 and _cuts(trace.token_text(int(at[n])), cuts, match)]
+    starts = np.array([0, *(n + 1 for n in ends)], dtype=np.int64)
+    return starts[starts < len(at)]
+
+
+@cache
+def _beginning(cuts: frozenset[str]) -> re.Pattern[str]:
+    if "" in cuts:
+        raise BadInput("an empty string separates nothing")
+    either = "|".join(re.escape(cut) for cut in sorted(cuts))
+    return re.compile(f"(?={either})" if cuts else r"(?!)")
+
+
+def _cuts(token: str, cuts: frozenset[str], match: Match) -> bool:
     if match == "contains":
-        ends = [any(c in token for c in cuts) for token in tokens]
-    else:
-        ends = [token in cuts or token.strip() in cuts for token in tokens]
-    first = [True, *ends[:-1]] if tokens else []
-    return np.flatnonzero(first)
+        return any(cut in token for cut in cuts)
+    return token in cuts or token.strip() in cuts
 
 
 def _by_segment(values: Array, starts: Array) -> tuple[float, float]:
