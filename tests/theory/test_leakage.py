@@ -65,11 +65,21 @@ def test_the_projection_of_the_sheet():
 def test_the_size_of_a_random_model_is_found(h, seed, bias, moved):
     _, z = random_answers(h=h, n=2 * h + 3, v=4 * h + 9, seed=seed, bias=bias)
     z = log_softmax(z) if moved else z
-    found = hidden_dimension(z, window=(1, 2 * h))
+    found = hidden_dimension(z)
     assert found.dimension == h + bias
     assert found.gap > 1e6
-    again = hidden_dimension(np.repeat(z, 3, axis=0), window=(1, 2 * h))
+    assert hidden_dimension(z, window=(1, 2 * h)).dimension == h + bias
+    again = hidden_dimension(np.repeat(z, 3, axis=0))
     assert (again.dimension, again.rows) == (h + bias, 2 * h + 3)
+
+
+def test_a_common_direction_is_not_taken_for_the_size():
+    _, z = random_answers(v=2000)
+    z = z + 500 * np.random.default_rng(5).normal(size=2000)  # a mean that all rows share
+    noisy = z + 0.1 * np.random.default_rng(6).normal(size=z.shape)
+    assert hidden_dimension(noisy, window=(1, 40)).dimension == 1
+    assert hidden_dimension(noisy).dimension == 25
+    assert hidden_dimension(noisy).window == (8, 45)
 
 
 def test_too_few_rows_give_no_dimension():

@@ -22,6 +22,7 @@ from nll._errors import BadInput
 Array = npt.NDArray[Any]
 
 CLEAR_GAP = 3.0
+UNMISTAKABLE = 1000.0
 FLOOR = 1e-12
 
 
@@ -81,9 +82,10 @@ def hidden_dimension(
 
     Q: (n, V), with n > h distinct contexts; 1.3 h to 2 h is a good number.   center: subtract each
     row's mean; without it log-probabilities give h + 1. A LayerNorm without bias gives h - 1.
-    window: smallest and largest i that counts; by default from 8 (1 where there are fewer than 32
-    singular values), since the first ratio is often large, to where a twentieth of the singular
-    values, at least one, is left below the gap. A gap below a factor 3 is not clear.
+    window: smallest and largest i that counts. By default to where a twentieth of the singular
+    values, at least one, is left below the gap; and from 1 for a gap above a factor 1000 or fewer
+    than 32 singular values, else from 8, since the first ratios are often large. A gap below a
+    factor 3 is not clear. Raises BadInput for a window that does not fit.
     """
     q = distinct_rows(answers(Q))
     s = np.linalg.svd(centred(q) if center else q, compute_uv=False)
@@ -91,15 +93,17 @@ def hidden_dimension(
     clamped = np.maximum(s, max(top, 1e-300) * FLOOR)
     n, size = len(q), len(s)
     rank = int((s > top * FLOOR).sum()) if top > 0 else 0
+    ratios = np.log(clamped[:-1]) - np.log(clamped[1:])
     if window is None:
-        window = (8 if size >= 32 else 1, size - max(1, math.ceil(size / 20)))
+        high = size - max(1, math.ceil(size / 20))
+        plain = size >= 32 and ratios[:high].max() < math.log(UNMISTAKABLE)
+        window = (8 if plain else 1, high)
     low, high = window
     if low < 1 or high > max(size - 1, 0) or (size > 1 and low > high):
         raise BadInput(f"window {window} must lie within 1 and {size - 1}")
     few = f"{n} distinct rows do not suffice, or hide it: ask more contexts than the hidden size"
     if size < 2 or rank == 0:
         return HiddenDimension(None, Undefined(few), rank, s, n, window, few)
-    ratios = np.log(clamped[:-1]) - np.log(clamped[1:])
     best = low + int(np.argmax(ratios[low - 1 : high]))
     gap = float(np.exp(ratios[best - 1]))
     if gap < CLEAR_GAP:
