@@ -166,8 +166,10 @@ class LeakageReport(NamedTuple):
             why = self.hidden.reason if self.hidden else "no full row can be had"
             return [f"nothing found: {why}"]
         out = [f"leaks {name}: {closes[name]}" for name in self.leaks]
-        if self.hidden is not None and self.hidden.dimension is not None:
-            out.insert(0, f"hidden size {self.hidden.dimension} (gap {self.hidden.gap:.3g})")
+        if self.hidden is not None:
+            size = self.hidden.dimension
+            found = f"hidden size {size} (gap {self.hidden.gap:.3g})"
+            out.insert(0, found if size else f"hidden size not found: {self.hidden.reason}")
         if self.rows:
             out.append(f"{1000 * self.queries_per_row:.0f} queries for 1,000 full rows")
         return out
