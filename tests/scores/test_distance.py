@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nll
@@ -80,6 +80,7 @@ def test_embedding_distance_is_one_where_there_is_no_direction():
     assert apart("x", "none") == apart("none", "none") == apart("x", "minus") == 1
 
 
+@settings(deadline=None)
 @given(words, words)
 def test_distances_lie_between_0_and_1_and_most_are_symmetric(a, b):
     for name, distance in DISTANCES.items():

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import jensenshannon
 
@@ -75,6 +75,7 @@ def test_signal_peak_and_prefixes_are_those_of_the_sheet():
     assert instability_strength(trace, k=2, lam=0.5) == pytest.approx(0.889633589287)
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.dictionaries(st.sampled_from("abcdef"), st.floats(1e-6, 1), min_size=4, max_size=4),
@@ -103,6 +104,7 @@ def test_impossible_candidates_count_as_absent():
     np.testing.assert_allclose(instability_signal(short), instability_signal(trace), atol=1e-12)
 
 
+@settings(deadline=None)
 @given(masses, masses)
 def test_divergence_is_symmetric_and_bounded(x, y):
     n = min(len(x), len(y))
@@ -122,6 +124,7 @@ def test_divergence_of_disjoint_distributions_is_ln_2():
             jensen_shannon(*bad)
 
 
+@settings(deadline=None)
 @given(traces(min_tokens=1, top_k=8), st.sampled_from([1, 3, None]))
 def test_laws_of_the_signal(trace, k):
     signal = instability_signal(trace, k=k)

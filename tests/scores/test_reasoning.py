@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nll
@@ -60,6 +60,7 @@ def test_utility_is_that_of_the_sheet():
     assert reasoning_utility(N).monotone_share == 0.5
 
 
+@settings(deadline=None)
 @given(curves)
 def test_laws_of_utility(curve):
     got = reasoning_utility(curve)

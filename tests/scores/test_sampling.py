@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nll
@@ -66,6 +66,7 @@ def test_distances_outside_0_and_1_or_unknown_are_refused():
         variation_ratio(["a", "b"], "cosine")
 
 
+@settings(deadline=None)
 @given(texts, st.randoms())
 def test_order_of_samples_does_not_matter(answers, random):
     shuffled = list(answers)
@@ -81,6 +82,7 @@ def test_order_of_samples_does_not_matter(answers, random):
         assert function(said(*answers)) == pytest.approx(function(said(*shuffled)), abs=1e-12)
 
 
+@settings(deadline=None)
 @given(texts)
 def test_equal_answers_are_fully_consistent(answers):
     one = answers[:1] * len(answers)

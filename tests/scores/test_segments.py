@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nll
@@ -82,6 +83,7 @@ def test_the_prompt_opens_no_segment():
     assert segment_max_nll(trace) == pytest.approx((-math.log(0.9) - math.log(0.1)) / 2)
 
 
+@settings(deadline=None)
 @given(traces(min_tokens=1))
 def test_one_segment_is_the_unsegmented_text(trace):
     got = segment_scores(trace, ["no such token"])
@@ -96,6 +98,7 @@ def test_one_segment_is_the_unsegmented_text(trace):
     assert got.max_entropy == trace.values("entropy").max()
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from([".", " a"]), st.floats(0.01, 1)), min_size=1))
 def test_segments_are_cut_as_by_hand(rows):
     words, p = zip(*rows, strict=True)
@@ -186,6 +189,18 @@ def test_the_last_point_is_not_continued(model, greedy):
     assert all(len(t) == len(greedy.completion.text) for t in got.texts)
     longer = perturb(model, "ab", greedy, last, 1, end=[], max_new_tokens=last + 3)
     assert len(longer.texts[0]) > len(greedy.completion.text) or "\x03" in longer.texts[0]
+
+
+def test_an_answer_that_ended_by_itself_sets_no_limit(model, greedy):
+    ended = dataclasses.replace(
+        greedy, provenance=dataclasses.replace(greedy.provenance, finish_reason="stop")
+    )
+    got = perturb(model, "ab", ended, 1, 1, end=["\x03"])
+    start = "ab" + greedy.completion.text[:1] + nll.testing.ALPHABET[got.ids[0]]
+    assert got.texts == [greedily(start, 62)[2:]]
+    stopped = perturb(model, "ab", ended, 1, 1, end=["\x03"], stop=[got.texts[0][4]])
+    assert len(stopped.texts[0]) < len(got.texts[0])
+    assert got.texts[0].startswith(stopped.texts[0])
 
 
 class Retokenizing:

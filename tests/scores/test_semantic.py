@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nll
@@ -74,6 +74,7 @@ def test_an_unknown_class_is_an_error():
         entailment_equivalence(lambda a, b: "maybe")("x", "y")
 
 
+@settings(deadline=None)
 @given(drawn)
 def test_every_form_is_its_definition(rows):
     labels = [label for _, label in rows]
@@ -92,6 +93,7 @@ def test_every_form_is_its_definition(rows):
             assert got == pytest.approx(want[form], abs=1e-9)
 
 
+@settings(deadline=None)
 @given(drawn, st.randoms())
 def test_order_of_samples_and_names_of_clusters_do_not_matter(rows, random):
     other = [(logp, 7 - label) for logp, label in rows]
@@ -106,6 +108,7 @@ def test_order_of_samples_and_names_of_clusters_do_not_matter(rows, random):
             assert a == pytest.approx(b, abs=1e-9)
 
 
+@settings(deadline=None)
 @given(drawn)
 def test_entropy_is_at_most_the_log_of_what_there_is(rows):
     n, kinds = len(rows), len({label for _, label in rows})

@@ -230,7 +230,8 @@ def perturb(
 
     trace: the answer's trace with top_k of n_alternatives + 1 or more.   point: counted from the
     first token of the answer (`perturbation_points(trace.completion.entropy)`).
-    max_new_tokens: how long the whole answer may be; by default as long as the given one.
+    max_new_tokens: how long a whole answer may be; by default as long as the given one where that
+    was cut off (finish reason `length`), else 64.
     suffix_only: leave out what stands before the point, as the paper's code does.
     end: strings of end-of-text tokens; as an alternative one gives the kept part alone.
 
@@ -252,7 +253,8 @@ def perturb(
         )
     others = others[:n_alternatives]
     kept = answer.text[: int(answer.field("spans")[point, 0])]
-    limit = (len(answer) if max_new_tokens is None else max_new_tokens) - point - 1
+    cut_off = trace.provenance.finish_reason == "length"
+    whole = (len(answer) if cut_off else 64) if max_new_tokens is None else max_new_tokens
     texts, exact = [], []
     for other in others:
         piece = _written(answer, other)
@@ -262,9 +264,9 @@ def perturb(
             continue
         start = kept + piece
         tail, read = "", None
-        if limit > 0:
+        if whole > point + 1:
             (went_on,) = next(
-                iter(model.generate([prompt + start], max_new_tokens=limit, stop=stop))
+                iter(model.generate([prompt + start], max_new_tokens=whole - point - 1, stop=stop))
             )
             tail, read = went_on.completion.text, went_on.field("ids")[: went_on.prompt_tokens]
         texts.append((piece if suffix_only else start) + tail)
