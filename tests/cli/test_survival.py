@@ -119,11 +119,25 @@ def test_reliability_14_traces_too(nll_there, data, tmp_path) -> None:
     assert_tidy(tmp_path)
 
 
+def wait_until_blocked(process, seconds: float = 120) -> None:
+    """Return when the system lists the process among those that wait for a file lock."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and process.poll() is None:
+        waiting = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+        if any("->" in words and str(process.pid) in words for words in waiting):
+            return
+        time.sleep(0.05)
+    raise AssertionError("the second process never came to wait for the lock")
+
+
 def test_reliability_16_two_processes_on_one_output(nll_there, data, tmp_path) -> None:
     expected = clean_run(nll_there, data, tmp_path)
     first = nll_there(*data, "-o", "out.parquet")
     wait_for(tmp_path / "log", 30, first)
+    first.send_signal(signal.SIGSTOP)  # until the second has come to the lock, however slowly
     second = nll_there(*data, "-o", "out.parquet")
+    wait_until_blocked(second)
+    first.send_signal(signal.SIGCONT)
     (code_1, err_1), (code_2, err_2) = finish(first), finish(second)
     assert (code_1, code_2) == (1, 1), err_1 + err_2
     assert "another process is writing out.parquet; waiting" in err_2
