@@ -19,7 +19,8 @@ from nll.tasks._latex_number import Number, number
 
 _LAST = re.compile(r"-?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:/\d+)?%?")
 _SAID = re.compile(
-    r"(?:final answer|answer)\s*(?:is|:|=)+\s*:?\s*(.+?)(?=\.?\s*(?:\n|$)|\.\s)", re.IGNORECASE
+    r"(?:final answer|answer)\**\s*(?:is|:|=)+\s*:?\**\s*(.+?)(?=\.?\s*(?:\n|$)|\.\s)",
+    re.IGNORECASE,
 )
 _BOXED = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _GSM = re.compile(r"####\s*(.+)")
@@ -52,8 +53,8 @@ def _braced(text: str, start: int) -> str:
 
 
 def _clean(answer: str) -> str:
-    answer = answer.strip()
-    for left, right in (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**")):
+    answer = answer.strip().strip("*").strip()
+    for left, right in (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]")):
         if answer.startswith(left) and answer.endswith(right) and len(answer) > len(left + right):
             answer = answer[len(left) : -len(right)].strip()
     return answer.rstrip(".").strip()
@@ -77,7 +78,7 @@ _UNIT = re.compile(
 
 
 def normalise_answer(answer: object, *, units: bool = False) -> str:
-    r"""One way of writing an answer: no spacing commands, \text or $; `x = 5` becomes `5`.
+    r"""One way of writing an answer: no spacing commands, \text or $; `x = 5` becomes `5`, `(A)` A.
 
     units: also take a unit off a number's end ("5 cm", "90^\circ", "$5").
     """
@@ -88,7 +89,8 @@ def normalise_answer(answer: object, *, units: bool = False) -> str:
         s = _UNIT.sub("", s)
     s = _WRAPPED.sub(r"\1", _DROPPED.sub("", s))
     s = re.sub(r"^\s*[a-zA-Z]\s*=\s*(?=\S)", "", s)
-    return re.sub(r"\s+", "", s)
+    s = re.sub(r"\s+", "", s)
+    return re.sub(r"^\(([a-zA-Z])\)$", r"\1", s)
 
 
 def math_equal(
