@@ -20,6 +20,9 @@ QUESTIONS = {
     "membership": "Has the model seen the text?",
     "machine_text": "Did a machine write it?",
     "ood": "Is the text foreign to the model?",
+    "reasoning": "Does the chain of thought hold?",
+    "bias": "Does the answer follow the labels' form?",
+    "selection": "Which steps or answers should be kept?",
 }
 CHECKS = {
     1: "alignment with a known table",

@@ -37,7 +37,18 @@ _HOME = {
     "score": "_table",
     "write_traces": "_arrow",
 }
-_ROOMS = ("kernels", "metrics", "models", "scores", "testing", "trace")
+_ROOMS = (
+    "kernels",
+    "metrics",
+    "models",
+    "scores",
+    "studies",
+    "tasks",
+    "testing",
+    "theory",
+    "trace",
+    "training",
+)
 
 __all__ = [
     "BadFile",
@@ -66,13 +77,28 @@ __all__ = [
     "read_traces",
     "score",
     "scores",
+    "studies",
+    "tasks",
     "testing",
+    "theory",
     "trace",
+    "training",
     "write_traces",
 ]
 
 if TYPE_CHECKING:
-    from nll import kernels, metrics, models, scores, testing, trace
+    from nll import (
+        kernels,
+        metrics,
+        models,
+        scores,
+        studies,
+        tasks,
+        testing,
+        theory,
+        trace,
+        training,
+    )
     from nll._arrow import read_traces, write_traces
     from nll._bundle import Bundle, Samples
     from nll._declare import Undefined, declarations
