@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nll import metrics
-from nll.studies._study import Finding
+from nll.studies._study import Finding, Setting
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,6 +38,13 @@ def read_table(path: Path, *, delimiter: str) -> list[dict[str, Any]]:
     raw = path.read_bytes()
     lines = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8").splitlines()
     return list(csv.DictReader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE))
+
+
+def read_pairs(setting: Setting) -> list[dict[str, Any]]:
+    """Human and machine texts (`set`, `label`, `text`) of the detection study's data."""
+    source = "baoguangsheng/fast-detect-gpt, exp_main/data, as pairs.jsonl with set, label and text"
+    lines = setting.file("detect-llm", "pairs.jsonl", source=source).read_text(encoding="utf-8")
+    return [json.loads(line) for line in lines.splitlines()]
 
 
 def interval_figure(found: Sequence[Finding], label: str, *, chance: float | None = None) -> Figure:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,11 +9,10 @@ from typing import Any
 import numpy as np
 
 from nll import scores
-from nll.studies._common import auroc_finding, by_name, interval_figure
+from nll.studies._common import auroc_finding, by_name, interval_figure, read_pairs
 from nll.studies._study import Finding, Outcome, Setting, Verdict, study
 from nll.trace import Fields, Text, Trace
 
-SOURCE = "baoguangsheng/fast-detect-gpt, exp_main/data, as pairs.jsonl with set, label and text"
 ONE_PASS = {
     "log p": scores.log_likelihood,
     "-rank": scores.rank_score,
@@ -37,7 +35,7 @@ WHITE = "white box"
 )
 def detect_llm(setting: Setting) -> Outcome:
     """Own samples against human continuations, and the published pairs by larger models."""
-    rows = _pairs(setting)
+    rows = read_pairs(setting)
     white, human = _white_box(setting, rows)
     panels: dict[str, list[Finding]] = {WHITE: _panel(human, white, setting.seed)}
     sets: dict[str, list[dict[str, Any]]] = defaultdict(list)
@@ -70,11 +68,6 @@ def detect_llm(setting: Setting) -> Outcome:
         ],
         figure=interval_figure(panels[WHITE], "AUROC of machine text, white box", chance=0.5),
     )
-
-
-def _pairs(setting: Setting) -> list[dict[str, Any]]:
-    lines = setting.file("detect-llm", "pairs.jsonl", source=SOURCE).read_text(encoding="utf-8")
-    return [json.loads(line) for line in lines.splitlines()]
 
 
 def _white_box(

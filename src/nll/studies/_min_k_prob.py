@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 
 from nll import metrics, scores
 from nll.models import LanguageModel
-from nll.studies._common import auroc_finding, by_name, interval_figure
+from nll.studies._common import auroc_finding, by_name, interval_figure, read_pairs
 from nll.studies._study import Finding, Outcome, Setting, Verdict, study
 from nll.trace import Fields, Trace
 
 WORDS = 48
-SOURCE = "baoguangsheng/fast-detect-gpt, exp_main/data, as pairs.jsonl with set, label and text"
 
 
 @study(
@@ -61,8 +58,7 @@ def min_k_prob(setting: Setting) -> Outcome:
 
 
 def _texts(setting: Setting) -> list[str]:
-    lines = setting.file("detect-llm", "pairs.jsonl", source=SOURCE).read_text(encoding="utf-8")
-    rows = [json.loads(line) for line in lines.splitlines()]
+    rows = read_pairs(setting)
     human = [r["text"].split() for r in rows if r["label"] == 0 and r["set"].endswith("gpt2-xl")]
     long = [" ".join(words[:WORDS]) for words in human if len(words) >= WORDS]
     order = np.random.default_rng(setting.seed).permutation(len(long))
