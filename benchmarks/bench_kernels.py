@@ -11,16 +11,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 
-import numpy as np
 import torch
+from common import interleaved, machine
 
-from nll import __version__
 from nll.kernels import Head, group_mass, lse_grid, moments, row_kernel, top_k, visit
 
 D, V, BLOCKS = 576, 49152, 6
@@ -33,11 +30,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[64, 128, 256, 512])
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
-    print(f"{cpu_name()}, {os.cpu_count()} cores; {platform.platform()}")
-    print(
-        f"nll {__version__}, torch {torch.__version__}, numpy {np.__version__}, "
-        f"python {platform.python_version()}, row kernel {row_kernel()}"
-    )
+    print({**machine(), "row kernel": row_kernel()})
     print(
         f"d = {D}, V = {V}, {BLOCKS} blocks a round; ms per row, median of {options.rounds} rounds"
     )
@@ -45,7 +38,8 @@ def main() -> None:
         torch.set_num_threads(threads)
         clock = time.process_time if threads == 1 else time.perf_counter
         for size in options.rows:
-            report(threads, size, interleaved(ways(size), BLOCKS * size, options.rounds, clock))
+            seen = interleaved(ways(size), options.rounds, clock=clock)
+            report(threads, size, seen)
 
 
 def ways(size: int) -> dict[str, Callable[[], object]]:
@@ -83,36 +77,15 @@ def ways(size: int) -> dict[str, Callable[[], object]]:
     }
 
 
-def interleaved(
-    todo: dict[str, Callable[[], object]], n: int, rounds: int, clock: Callable[[], float]
-) -> dict[str, list[float]]:
-    """ms per row of each way, one value per round."""
-    seen: dict[str, list[float]] = {name: [] for name in todo}
-    for run in todo.values():
-        run()
-    for _ in range(rounds):
-        for name, run in todo.items():
-            start = clock()
-            run()
-            seen[name].append((clock() - start) / n * 1e3)
-    return seen
-
-
-def report(threads: int, size: int, seen: dict[str, list[float]]) -> None:
-    """Print one table; ratios are taken within a round."""
+def report(threads: int, size: int, seconds: dict[str, list[float]]) -> None:
+    """Print one table of ms per row; ratios are taken within a round."""
+    per_row = 1e3 / (BLOCKS * size)
+    seen = {name: [t * per_row for t in times] for name, times in seconds.items()}
     print(f"\n{threads} thread(s), blocks of {size} rows      ms/row (range)      x head")
     for name, times in seen.items():
         ratio = statistics.median(t / h for t, h in zip(times, seen["head"], strict=True))
         middle = statistics.median(times)
         print(f"  {name:38s} {middle:6.3f} ({min(times):.3f}-{max(times):.3f})  {ratio:6.3f}")
-
-
-def cpu_name() -> str:
-    """The processor, as the system calls it."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 if __name__ == "__main__":

@@ -40,7 +40,11 @@ def machine() -> dict[str, str]:
 
 
 def interleaved(
-    todo: dict[str, Callable[[], object]], rounds: int, *, warm: bool = True
+    todo: dict[str, Callable[[], object]],
+    rounds: int,
+    *,
+    warm: bool = True,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
     """Seconds of every way, one value a round, all in turn; a first round is not counted.
 
@@ -51,9 +55,9 @@ def interleaved(
         run()
     for _ in range(rounds):
         for name, run in todo.items():
-            start = time.perf_counter()
+            start = clock()
             run()
-            seen[name].append(time.perf_counter() - start)
+            seen[name].append(clock() - start)
     return seen
 
 
