@@ -18,6 +18,8 @@ from nll.studies._study import Finding, Setting
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+COLOURS = ("#1f3b66", "#c44e52", "#8c8c8c", "#55a868")
+
 
 def auroc_finding(
     name: str, positive: npt.ArrayLike, score: npt.ArrayLike, *, seed: int = 0
@@ -38,6 +40,13 @@ def read_table(path: Path, *, delimiter: str) -> list[dict[str, Any]]:
     raw = path.read_bytes()
     lines = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8").splitlines()
     return list(csv.DictReader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE))
+
+
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """Objects of a JSON Lines file, gzipped or not."""
+    raw = path.read_bytes()
+    lines = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8").split("\n")
+    return [json.loads(line) for line in lines if line.strip()]
 
 
 def read_pairs(setting: Setting) -> list[dict[str, Any]]:
@@ -61,5 +70,24 @@ def interval_figure(found: Sequence[Finding], label: str, *, chance: float | Non
     if chance is not None:
         axes.axvline(chance, color="#888888", linewidth=1, linestyle="--")
     axes.set_xlabel(label)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def grouped_bars(rows: Sequence[str], series: Mapping[str, Sequence[float]], label: str) -> Figure:
+    """Horizontal bars, one group a row and one colour a series, the first row on top."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 1 + 0.24 * len(rows) * (len(series) + 0.6)))
+    axes = figure.add_subplot()
+    wide = 0.8 / len(series)
+    at = np.arange(len(rows))[::-1]
+    for i, (name, values) in enumerate(series.items()):
+        place = at + 0.4 - wide * (i + 0.5)
+        axes.barh(place, values, wide, label=name, color=COLOURS[i % len(COLOURS)])
+    axes.set_yticks(at, list(rows))
+    axes.axvline(0, color="#888888", linewidth=1)
+    axes.set_xlabel(label)
+    axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     return figure
