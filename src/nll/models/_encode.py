@@ -165,3 +165,54 @@ def encode(tokenizer: Tokenizer, texts: Sequence[Text]) -> list[Encoded | BadTex
         prompt_tokens = int(np.searchsorted(pieces[:, 1], start, side="right")) if start else 0
         out[i] = Encoded(whole, np.asarray(ids, np.int64), pieces, prompt_tokens, kind, texts[i].id)
     return out
+
+
+def piece_spans(hf: Any, ids: Sequence[int]) -> tuple[str, list[tuple[int, int]]]:
+    """The text that these tokens write, and the characters of each token in it.
+
+    A token that only begins a character spans nothing; the one that completes it has it all.
+    """
+
+    def decode(part: Sequence[int]) -> str:
+        text: str = hf.decode(list(part), clean_up_tokenization_spaces=False)
+        return text
+
+    whole = decode(ids)
+    spans: list[tuple[int, int]] = []
+    at = start = read = settled = 0  # characters up to the window's last whole one: settled
+    before = ""
+    for i in range(len(ids)):
+        after = decode(ids[start : i + 1])
+        grown = len(after.rstrip("\N{REPLACEMENT CHARACTER}")) - len(before)
+        end = max(at, settled + max(0, grown))
+        spans.append((at, end))
+        at = end
+        if not after.endswith("\N{REPLACEMENT CHARACTER}") and len(after) > len(before):
+            settled += len(after) - len(before)
+            start, read = read, i + 1
+            before = decode(ids[start:read])
+    if at == len(whole.rstrip("\N{REPLACEMENT CHARACTER}")):
+        return whole, spans
+    # The tokenizer writes a piece differently once more has been read; ask it for every beginning.
+    spans, at = [], 0
+    for i in range(len(ids)):
+        end = max(at, len(decode(ids[: i + 1]).rstrip("\N{REPLACEMENT CHARACTER}")))
+        spans.append((at, end))
+        at = end
+    return whole, spans
+
+
+def encoded_ids(tokenizer: Tokenizer, ids: Sequence[int], id: str | None = None) -> Encoded:
+    """Token ids as given, with the text they write; raises BadText for ids of no token.
+
+    A BOS in front is dropped where the BOS rule puts it there anyway.
+    """
+    size = len(tokenizer.hf)
+    wrong = [i for i in ids if not 0 <= i < size]
+    if wrong:
+        raise BadText("no_such_token", f"token id {wrong[0]} is not in 0 to {size - 1}")
+    own = list(ids[1:] if ids and ids[0] == tokenizer.bos_id else ids)
+    text, spans = piece_spans(tokenizer.hf, own)
+    return Encoded(
+        text, np.asarray(own, np.int64), np.asarray(spans, np.int32).reshape(-1, 2), 0, "text", id
+    )

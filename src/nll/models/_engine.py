@@ -91,6 +91,19 @@ class LocalModel:
         for chunk in read_ahead(self._chunks, texts, on_reject):
             yield from self._run(chunk, fields, second, stride)
 
+    def trace_encoded(
+        self,
+        chunk: Sequence[Encoded],
+        *,
+        fields: Fields = DEFAULT_FIELDS,
+        reference: LanguageModel | None = None,
+        stride: int | None = None,
+    ) -> list[Trace]:
+        """Traces of texts that are token ids already, all in one run of shared passes."""
+        second = None if reference is None else self._partner(reference)
+        step = self.network.context // 2 if stride is None else stride
+        return list(self._run(chunk, fields, second, step))
+
     def generate(
         self,
         prompts: Iterable[TextLike],

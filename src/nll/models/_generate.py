@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,15 +11,27 @@ import torch
 
 from nll import kernels
 from nll._errors import BadInput, BadText
+from nll.models._encode import Encoded, piece_spans
 from nll.trace import PAST_END, Array, Fields, Text, TextLike, Trace
 
 if TYPE_CHECKING:
     from nll.models._engine import LocalModel
 
 
-def generate(
+def generate(model: LocalModel, prompt: TextLike, **settings: Any) -> list[Trace]:
+    """n answers to one prompt; see `LanguageModel.generate`, and `answering` for the settings."""
+    steps = answering(model, read_prompt(model, prompt), **settings)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            found: list[Trace] = done.value
+            return found
+
+
+def answering(
     model: LocalModel,
-    prompt: TextLike,
+    prompt: Encoded,
     *,
     max_new_tokens: int,
     n: int,
@@ -28,18 +41,17 @@ def generate(
     seed: tuple[int, int],
     stop: tuple[str, ...],
     fields: Fields,
-) -> list[Trace]:
-    """n answers to one prompt; see `LanguageModel.generate`.
+) -> Generator[list[list[int]], None, list[Trace]]:
+    """n answers to one prompt, one token of each per step; other work may be done in between.
 
-    Raises BadInput for impossible settings and for a prompt that leaves no room in the context.
+    Yields the n lists of tokens so far (the same lists each time, an end or stop string included)
+    and returns the traces. Raises BadInput for impossible settings and for a prompt that leaves no
+    room in the context.
     """
     _check(max_new_tokens, n, temperature, top_p, top_k)
-    text, kind = prompt_text(model, prompt)
     tokenizer, network = model.tokenizer, model.network
-    enc = tokenizer.hf(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-    ids = list(enc["input_ids"])
     bos = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
-    read = bos + ids
+    read = bos + prompt.ids.tolist()
     if not read:
         raise BadText("empty", "an empty prompt needs a BOS token to start from (bos='bos')")
     if len(read) + max_new_tokens > network.context:
@@ -47,7 +59,7 @@ def generate(
             f"the prompt has {len(read)} tokens; with {max_new_tokens} new ones it exceeds the "
             f"context of {network.context}"
         )
-    tokens, found, ended = _sample(
+    tokens, found, ended = yield from _sample(
         model, read, max_new_tokens, n, temperature, top_p, top_k, seed, stop, fields
     )
     greedy = temperature == 0
@@ -58,29 +70,41 @@ def generate(
     for s in range(n):
         answer, pieces, reason = _finish(model, tokens[s], ended[s], stop)
         held: dict[str, Any] = {
-            k: _after(v[s][: len(answer)], len(ids), past_end=k in PAST_END)
+            k: _after(v[s][: len(answer)], len(prompt.ids), past_end=k in PAST_END)
             for k, v in found.items()
         }
-        all_ids = np.array(ids + answer, np.int64)
+        all_ids = np.concatenate([prompt.ids, np.array(answer, np.int64)])
         spans = np.concatenate([
-            np.asarray(enc["offset_mapping"], np.int32).reshape(-1, 2),
-            np.asarray(pieces, np.int32).reshape(-1, 2) + len(text),
+            prompt.spans, np.asarray(pieces, np.int32).reshape(-1, 2) + len(prompt.text)
         ])  # fmt: skip
         shown = [all_ids, held["top_ids"].ravel()] if fields.top_k else [all_ids]
         known = np.concatenate(shown)
         answer_text = tokenizer.hf.decode(answer, clean_up_tokenization_spaces=False)
         out.append(
             Trace(
-                ids=all_ids, spans=spans, text=text + answer_text, prompt_tokens=len(ids),
-                betas=fields.betas, vocab=tokenizer.strings(known[known >= 0]),
+                ids=all_ids, spans=spans, text=prompt.text + answer_text,
+                prompt_tokens=len(prompt.ids), betas=fields.betas,
+                vocab=tokenizer.strings(known[known >= 0]),
                 provenance=dataclasses.replace(
-                    model.provenance, kind=kind, decoding="greedy" if greedy else "sampled",
+                    model.provenance, kind=prompt.kind,
+                    decoding="greedy" if greedy else "sampled",
                     sampling=sampling, finish_reason=reason,
                 ),
                 **held,
             )
         )  # fmt: skip
     return out
+
+
+def read_prompt(model: LocalModel, prompt: TextLike) -> Encoded:
+    """A prompt as the model reads it; raises BadText for a chat without a template."""
+    text, kind = prompt_text(model, prompt)
+    enc = model.tokenizer.hf(
+        text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
+    )
+    ids = np.asarray(enc["input_ids"], np.int64)
+    spans = np.asarray(enc["offset_mapping"], np.int32).reshape(-1, 2)
+    return Encoded(text, ids, spans, len(ids), kind, None)
 
 
 def prompt_text(model: LocalModel, prompt: TextLike) -> tuple[str, str]:
@@ -110,7 +134,9 @@ def _check(max_new_tokens: int, n: int, temperature: float, top_p: float, top_k:
 def _sample(
     model: LocalModel, read: list[int], limit: int, n: int, temperature: float, top_p: float,
     top_k: int, seed: tuple[int, int], stop: tuple[str, ...], fields: Fields,
-) -> tuple[list[list[int]], dict[str, list[Array]], list[bool]]:  # fmt: skip
+) -> Generator[
+    list[list[int]], None, tuple[list[list[int]], dict[str, list[Array]], list[bool]]
+]:  # fmt: skip
     network, hf = model.network, model.tokenizer.hf
     reducers = kernels.reducers_for(
         fields | Fields(top_k=1),
@@ -149,6 +175,7 @@ def _sample(
             if not ended[s]:
                 tokens[s].append(int(chosen[s]))
                 ended[s] = tokens[s][-1] in stops or _stopped(hf, tokens[s], stop)
+        yield tokens
         if all(ended) or position + 1 == len(read) + limit:
             break
         state = network.step(chosen, position, cache)
@@ -199,15 +226,7 @@ def _finish(
 
     Tokens from the first that touches a stop string on are dropped, and a partial one with them.
     """
-    hf = model.tokenizer.hf
-    spans: list[tuple[int, int]] = []
-    at = 0
-    for i in range(len(tokens)):
-        text = hf.decode(tokens[: i + 1], clean_up_tokenization_spaces=False)
-        end = len(text.rstrip("\N{REPLACEMENT CHARACTER}"))
-        spans.append((at, max(at, end)))
-        at = max(at, end)
-    text = hf.decode(tokens, clean_up_tokenization_spaces=False)
+    text, spans = piece_spans(model.tokenizer.hf, tokens)
     cuts = [text.find(s) for s in stop if s in text]
     if cuts:
         keep = sum(end <= min(cuts) for _, end in spans)
