@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from nll import scores
-from nll.studies._common import auroc_finding, by_name, interval_figure, read_pairs
+from nll import metrics, scores
+from nll.studies._common import auroc_finding, by_name, interval_figure, read_pairs, read_table
 from nll.studies._study import Finding, Outcome, Setting, Verdict, study
 from nll.trace import Fields, Text, Trace
 
@@ -23,6 +23,19 @@ ONE_PASS = {
     "GLTR top 10": scores.gltr_fraction,
 }
 WHITE = "white box"
+SETS = ("xsum_gpt2-xl", "xsum_gpt-3.5-turbo", "xsum_gpt-4")
+MORE_SETS = ("squad_gpt2-xl", "pubmed_gpt-4")
+LENGTHS = (25, 50, 100, 200)
+# Our names of the scores that the authors of Fast-DetectGPT published, with GPT-Neo-2.7B scoring.
+PUBLISHED = {
+    "log_likelihood": "log p",
+    "neg_rank": "-rank",
+    "neg_log_rank": "-log rank",
+    "entropy": "entropy",
+    "lrr": "LRR",
+    "fast_detectgpt_gpt-j-6B": "Fast-DetectGPT (self)",
+}
+Row: TypeAlias = Mapping[str, Any]
 
 
 @study(
@@ -38,10 +51,12 @@ def detect_llm(setting: Setting) -> Outcome:
     rows = read_pairs(setting)
     white, human = _white_box(setting, rows)
     panels: dict[str, list[Finding]] = {WHITE: _panel(human, white, setting.seed)}
-    sets: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    sets: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         sets[row["set"]].append(row)
-    for name in ("xsum_gpt2-xl", "xsum_gpt-3.5-turbo", "xsum_gpt-4"):
+    lengths: list[dict[str, Any]] = []
+    agreement: list[dict[str, Any]] = []
+    for name in SETS if setting.quick else (*SETS, *MORE_SETS):
         part = sets[name][: 60 if setting.quick else None]
         traces = list(setting.model.trace([r["text"] for r in part], fields=Fields()))
         setting.say(f"detect-llm: {name} scored")
@@ -49,6 +64,9 @@ def detect_llm(setting: Setting) -> Outcome:
         for r, t in zip(part, traces, strict=True):
             split[r["label"]].append(t)
         panels[name] = _panel(split[0], split[1], setting.seed)
+        lengths += _by_length(name, split[0], split[1])
+        agreement += _agreement(setting, name, part, traces)
+    changed = _perturbed(setting, sets[SETS[0]])
     verdict, why = _judge(by_name(panels[WHITE]))
     return Outcome(
         verdict,
@@ -58,13 +76,18 @@ def detect_llm(setting: Setting) -> Outcome:
         tables={
             "AUROC on every set (the model under study is a surrogate scorer of the last three)": [
                 {"set": name, **{f.name: f.value for f in panel}} for name, panel in panels.items()
-            ]
+            ],
+            f"AUROC with perturbations, {SETS[0]} (unigram filler, not DetectGPT's T5)": changed,
+            "AUROC by length, of the texts that are that long": lengths,
+            "Rank correlation with the published scores of GPT-Neo-2.7B": agreement,
         },
         notes=[
             "Entropy is scored as the paper does (higher = machine); below 0.5 the reverse holds.",
             "White box: temperature 1 samples of the model under study from 30-token prompts, "
             "against the human continuations of the same prompts, equally long.",
-            "Perturbation scores (NPR, DetectGPT) are not part of this study.",
+            "NPR and DetectGPT replace spans by draws of the set's own tokens; their numbers are "
+            "not those of the papers, which ask a T5-3B to fill the spans.",
+            "Published Fast-DetectGPT scores have GPT-J as the reference; ours have none.",
         ],
         figure=interval_figure(panels[WHITE], "AUROC of machine text, white box", chance=0.5),
     )
@@ -96,6 +119,79 @@ def _white_box(
         if len(own) % 10 == 0:
             setting.say(f"detect-llm: {len(own)} texts written")
     return own, list(model.trace(theirs, fields=Fields()))
+
+
+def _perturbed(setting: Setting, rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """NPR and DetectGPT with one and with ten perturbations, beside log p and log rank."""
+    words = 50 if setting.quick else None
+    part = rows[: 2 * (20 if setting.quick else 50)]
+    texts = [" ".join(r["text"].split()[:words]) for r in part]
+    own = list(setting.model.trace(texts, fields=Fields()))
+    filler = scores.unigram_filler(own, seed=setting.seed)
+    changed = [
+        scores.perturb_spans(text, filler, n=10, seed=setting.seed + i)
+        for i, text in enumerate(texts)
+    ]
+    flat = iter(setting.model.trace([c for row in changed for c in row], fields=Fields()))
+    around = [[next(flat) for _ in row] for row in changed]
+    setting.say("detect-llm: perturbed texts scored")
+    label = [r["label"] for r in part]
+    found = [
+        auroc_finding("log p", label, [scores.log_likelihood(t) for t in own]),
+        auroc_finding("-log rank", label, [scores.log_rank_score(t) for t in own]),
+    ]
+    for n in (1, 10):
+        pairs = [(t, a[:n]) for t, a in zip(own, around, strict=True)]
+        told = f"{n} perturbation{'s' * (n > 1)}"
+        detect = [scores.perturbation_discrepancy(t, a) for t, a in pairs]
+        found += [
+            auroc_finding(f"NPR, {told}", label, [scores.npr(t, a) for t, a in pairs]),
+            auroc_finding(f"DetectGPT, {told}", label, detect),
+        ]
+    return [
+        {"score": f.name, "AUROC": f.value, "from": f.low, "to": f.high, "n": f.n} for f in found
+    ]
+
+
+def _by_length(name: str, human: Sequence[Trace], machine: Sequence[Trace]) -> list[dict[str, Any]]:
+    out: list[dict[str, Any]] = []
+    for tokens in LENGTHS:
+        sides = [[_start(t, tokens) for t in s if len(t) >= tokens] for s in (human, machine)]
+        label = [0] * len(sides[0]) + [1] * len(sides[1])
+        if not 0 < sum(label) < len(label):
+            continue
+        found = {
+            score: metrics.auroc(label, [of(t) for t in (*sides[0], *sides[1])])
+            for score, of in ONE_PASS.items()
+        }
+        out.append({"set": name, "tokens": tokens, "n": len(label), **found})
+    return out
+
+
+def _start(t: Trace, tokens: int) -> Trace:
+    """What the scores read, of the first tokens alone."""
+    kept = {k: t.field(k)[:tokens] for k in ("logp", "entropy", "varentropy", "rank")}
+    return Trace(kept["logp"], kept["entropy"], kept["varentropy"], kept["rank"])
+
+
+def _agreement(
+    setting: Setting, name: str, rows: Sequence[Row], traces: Sequence[Trace]
+) -> list[dict[str, Any]]:
+    source = "the result files of baoguangsheng/fast-detect-gpt, a row a pair"
+    path = setting.file("detect-llm", "reference_scores_gpt-neo-2.7B.tsv", source=source)
+    published = {
+        (r["score"], int(r["pair"]), side): float(r[word])
+        for r in read_table(path, delimiter="\t")
+        if r["set"] == name
+        for side, word in enumerate(("human", "machine"))
+    }
+    if not published:
+        return []
+    found: dict[str, Any] = {"set": name, "n": len(rows)}
+    for theirs, ours in PUBLISHED.items():
+        known = [published[theirs, int(r["pair"]), r["label"]] for r in rows]
+        found[ours] = metrics.spearman(known, [ONE_PASS[ours](t) for t in traces])
+    return [found]
 
 
 def _panel(human: Sequence[Trace], machine: Sequence[Trace], seed: int) -> list[Finding]:
