@@ -28,6 +28,7 @@ ARROWS: dict[str, set[str]] = {
     "_bundle": LOW,
     "_declare": LOW | {"_bundle", "scores"},
     "_arrow": LOW | {"_declare", "runs._atomic"},
+    "_arrow_bundles": LOW | {"_bundle", "_arrow"},
     "_table": LOW | {"_bundle", "_declare", "_arrow"},
     "_plan": LOW | {"_bundle", "_declare", "_table", "models"},
     "scores": LOW | {"_bundle", "_declare"},
@@ -37,11 +38,12 @@ ARROWS: dict[str, set[str]] = {
     "kernels": LOW,
     "models": LOW | {"_declare", "kernels"},
     "testing": LOW | {"_declare", "kernels", "models"},
+    "objectives": {"_errors"},
     "training": LOW | {"models"},
 }
 FACES = {"cli", "web", "__main__"}
 HEAVY = {"torch", "transformers", "gguf", "accelerate", "safetensors"}
-MAY_USE_HEAVY = {"kernels", "models", "testing", "training"}
+MAY_USE_HEAVY = {"kernels", "models", "objectives", "testing", "training"}
 
 
 def unsafe(source: str) -> list[str]:

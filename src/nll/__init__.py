@@ -33,14 +33,17 @@ _HOME = {
     "declare_score": "_declare",
     "gather": "_plan",
     "load": "models",
+    "read_bundles": "_arrow_bundles",
     "read_traces": "_arrow",
     "score": "_table",
+    "write_bundles": "_arrow_bundles",
     "write_traces": "_arrow",
 }
 _ROOMS = (
     "kernels",
     "metrics",
     "models",
+    "objectives",
     "scores",
     "studies",
     "tasks",
@@ -74,6 +77,8 @@ __all__ = [
     "load",
     "metrics",
     "models",
+    "objectives",
+    "read_bundles",
     "read_traces",
     "score",
     "scores",
@@ -83,6 +88,7 @@ __all__ = [
     "theory",
     "trace",
     "training",
+    "write_bundles",
     "write_traces",
 ]
 
@@ -91,6 +97,7 @@ if TYPE_CHECKING:
         kernels,
         metrics,
         models,
+        objectives,
         scores,
         studies,
         tasks,
@@ -100,6 +107,7 @@ if TYPE_CHECKING:
         training,
     )
     from nll._arrow import read_traces, write_traces
+    from nll._arrow_bundles import read_bundles, write_bundles
     from nll._bundle import Bundle, Samples
     from nll._declare import Undefined, declarations
     from nll._declare import score as declare_score

@@ -1,0 +1,261 @@
+"""What holds for every objective: gradients, masks, empty batches, order of rows, reductions.
+
+A new objective joins by a row in CASES (see cases.Case for what a row says).
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+import nll
+from nll import objectives
+from nll._errors import BadInput
+from nll.objectives._declare import objective
+from tests.objectives.cases import Case, logps, ragged_mask
+
+# Public, but no objectives: types, log-probs, weights; each has a test that names it.
+PLAIN = {
+    "Objective", "SequenceLogps", "TokenLogps", "objectives", "sequence_logps", "token_logps",
+}  # fmt: skip
+
+
+def likelihood(**options: str) -> Case:
+    return Case(
+        objectives.nll_loss, {"logp": logps(1)}, masks={"mask": ragged_mask()},
+        covers={"mask": ("logp",)}, options=options,
+        units="tokens" if options.get("token_reduction", "token") == "token" else "rows",
+    )  # fmt: skip
+
+
+# name of the objective, then of the variant after a colon
+CASES: dict[str, Callable[[], Case]] = {
+    "nll_loss": likelihood,
+    "nll_loss:sequence": lambda: likelihood(token_reduction="sequence"),
+    "nll_loss:sum": lambda: likelihood(token_reduction="sum"),
+}
+
+
+@pytest.fixture(params=CASES)
+def case(request: pytest.FixtureRequest) -> Case:
+    return CASES[request.param]()
+
+
+def leaves(case: Case) -> dict[str, Tensor]:
+    return {name: value.clone().requires_grad_() for name, value in case.inputs.items()}
+
+
+def gradients(case: Case, **changed: object) -> tuple[Tensor, dict[str, Tensor]]:
+    """Loss and gradient of each input, where an input may be among the changed ones."""
+    given = {n: v.clone().requires_grad_() for n, v in {**case.inputs, **changed}.items()
+             if n in case.inputs}  # fmt: skip
+    loss = case(**{**changed, **given})
+    found = torch.autograd.grad(loss.sum(), list(given.values()), allow_unused=True)
+    return loss.detach(), {
+        name: torch.zeros_like(given[name]) if g is None else g
+        for name, g in zip(given, found, strict=True)
+    }
+
+
+def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return all(torch.allclose(a[name], b[name], rtol=1e-10, atol=1e-12) for name in a)
+
+
+def reductions(case: Case) -> list[dict[str, str]]:
+    return [{}] if case.no_reduction else [{"reduction": r} for r in ("mean", "sum", "none")]
+
+
+def test_gradient_against_finite_differences(case: Case) -> None:
+    names = list(case.inputs)
+    function = case.stopped or case
+    for how in reductions(case):
+        assert torch.autograd.gradcheck(
+            lambda *values, how=how: function(**dict(zip(names, values, strict=True)), **how),
+            tuple(leaves(case).values()),
+        )
+        if case.stopped:
+            given = leaves(case)
+            frozen = case.stopped(**given, **how)
+            own, found = gradients(case, **how)
+            assert torch.allclose(own, frozen.detach(), rtol=1e-10, atol=1e-12)
+            expected = torch.autograd.grad(frozen.sum(), list(given.values()))
+            assert equal(found, dict(zip(given, expected, strict=True)))
+
+
+def spoiled(case: Case, filling: float) -> dict[str, Tensor]:
+    """The arguments with their masked places overwritten."""
+    out: dict[str, Tensor] = {}
+    everything = {**case.inputs, **case.constants}
+    for mask, names in case.covers.items():
+        for name in names:
+            value, keep = everything[name], case.masks[mask].bool()
+            # a mask over tokens also covers whatever hangs at each token
+            keep = keep.reshape(*keep.shape, *(1,) * (value.dim() - keep.dim()))
+            if value.is_floating_point():
+                out[name] = torch.where(keep, out.get(name, value), filling)
+    return out
+
+
+@pytest.mark.parametrize("filling", [float("nan"), float("-inf"), float("inf"), 1e30])
+def test_masked_entries_reach_neither_loss_nor_gradient(case: Case, filling: float) -> None:
+    for how in reductions(case):
+        clean, slopes = gradients(case, **how)
+        changed = spoiled(case, filling)
+        dirty, found = gradients(case, **changed, **how)
+        assert torch.isfinite(dirty).all()
+        assert torch.allclose(clean, dirty, rtol=1e-10, atol=1e-12)
+        assert equal(slopes, found)
+        for mask, names in case.covers.items():
+            for name in set(names) & set(found):
+                assert (found[name][~case.masks[mask].bool()] == 0).all()
+
+
+def test_nothing_valid(case: Case) -> None:
+    if not case.masks:
+        pytest.skip("takes no mask")
+    nothing = {name: torch.zeros_like(mask) for name, mask in case.masks.items()}
+    for how in reductions(case):
+        if case.all_masked == "error":
+            with pytest.raises(BadInput):
+                case(**nothing, **how)
+            continue
+        loss, slopes = gradients(case, **nothing, **how)
+        assert (loss == 0).all()
+        assert all((g == 0).all() for g in slopes.values())
+
+
+def rows_first(case: Case) -> dict[str, Tensor]:
+    given = {**case.inputs, **case.constants, **case.masks}
+    return {n: v for n, v in given.items() if isinstance(v, Tensor) and v.dim() > 0}
+
+
+def test_order_of_rows(case: Case) -> None:
+    if not case.rows:
+        pytest.skip("the order of rows matters")
+    given = rows_first(case)
+    (count,) = {len(v) for v in given.values()}
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(3))
+    moved = {name: value[order] for name, value in given.items()}
+    for how in reductions(case):
+        here, there = case(**how), case(**moved, **how)
+        expected = here[order] if how.get("reduction") == "none" else here
+        assert torch.allclose(there, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_mean_sum_and_none_agree(case: Case) -> None:
+    if case.no_reduction:
+        pytest.skip("has one way of reducing")
+    each, total, mean = (case(reduction=r) for r in ("none", "sum", "mean"))
+    assert each.dim() == (2 if case.units == "tokens" else 1)
+    assert torch.allclose(each.sum(), total, rtol=1e-10)
+    counts = range(1, each.numel() + 1)
+    assert any(torch.allclose(mean * n, total, rtol=1e-10) for n in counts) or total == 0
+    if case.masks and case.units == "tokens":
+        (mask,) = case.masks.values()
+        assert torch.allclose(mean, total / mask.sum())
+    with pytest.raises(BadInput, match="reduction must be"):
+        case(reduction="median")
+
+
+def test_constants_get_no_gradient(case: Case) -> None:
+    floats = {n: v.clone().requires_grad_() for n, v in case.constants.items()
+              if isinstance(v, Tensor) and v.is_floating_point()}  # fmt: skip
+    loss = case(**leaves(case), **floats)
+    loss.sum().backward()
+    assert all(v.grad is None for v in floats.values())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_dtype_is_kept(case: Case, dtype: torch.dtype) -> None:
+    given = {**case.inputs, **case.constants}
+    floats = {n: v.to(dtype) for n, v in given.items()
+              if isinstance(v, Tensor) and v.is_floating_point()}  # fmt: skip
+    loss = case(**floats)
+    assert loss.dtype == dtype
+    assert torch.allclose(loss.double(), case(), rtol=1e-4, atol=1e-5)
+
+
+def test_arguments_are_left_as_they_were(case: Case) -> None:
+    given = rows_first(case)
+    before = {name: value.clone() for name, value in given.items()}
+    case(**given)
+    assert all(torch.equal(before[name], given[name]) for name in given)
+
+
+def test_a_mask_of_another_shape_is_refused(case: Case) -> None:
+    for name, mask in case.masks.items():
+        with pytest.raises(BadInput, match="shape"):
+            case(**{name: torch.cat([mask, mask])})
+
+
+def test_direction_unit_and_paper(case: Case) -> None:
+    declared = objectives.objectives()[case.function.__name__]
+    assert declared.descent
+    assert declared.unit in {"nats", "1"}
+    assert declared.paper
+    assert declared.summary.endswith((".", "`"))
+    low, high = declared.range
+    assert low - 1e-9 <= float(case().detach().mean()) <= high + 1e-9
+    shown = inspect.getdoc(case.function) or ""
+    assert "nats" in shown or declared.unit == "1"
+    assert "minimised" in shown
+
+
+def in_suite() -> set[str]:
+    return {name.partition(":")[0] for name in CASES}
+
+
+def escaped() -> set[str]:
+    """Public names that are neither objectives of the suite nor known helpers."""
+    return set(objectives.__all__) - in_suite() - PLAIN
+
+
+def test_no_objective_is_missing() -> None:
+    assert escaped() == set()
+    assert in_suite() == set(objectives.objectives())
+    assert in_suite() <= set(objectives.__all__)
+    for name, declared in objectives.objectives().items():
+        assert getattr(objectives, name) is declared.function
+    for name, build in CASES.items():
+        assert build().function is getattr(objectives, name.partition(":")[0])
+
+
+def test_an_objective_outside_the_suite_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(objectives, "__all__", [*objectives.__all__, "escaped_loss"])
+    assert escaped() == {"escaped_loss"}
+
+
+@pytest.mark.parametrize("missing", ["descent", "unit", "paper"])
+def test_an_objective_without_a_declaration_is_refused(missing: str) -> None:
+    words = {"descent": "x less likely", "unit": "nats", "paper": "2404.05868"} | {missing: ""}
+    with pytest.raises(BadInput, match="needs a docstring, descent, unit and paper"):
+
+        @objective(**words, range=(0, 1))
+        def some_loss(logp: Tensor) -> Tensor:
+            """Some loss."""
+            return logp
+
+
+def test_an_objective_without_a_docstring_or_with_a_taken_name_is_refused() -> None:
+    words = {"descent": "x less likely", "unit": "nats", "paper": "2404.05868", "range": (0, 1)}
+
+    def bare_loss(logp: Tensor) -> Tensor:
+        return logp
+
+    with pytest.raises(BadInput, match="needs a docstring"):
+        objective(**words)(bare_loss)
+
+    def nll_loss(logp: Tensor) -> Tensor:
+        """Another one."""
+        return logp
+
+    with pytest.raises(BadInput, match="two objectives are called 'nll_loss'"):
+        objective(**words)(nll_loss)
+
+
+def test_the_room_is_reached_from_the_top() -> None:
+    assert nll.objectives is objectives
