@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -30,6 +30,8 @@ _FLOATS = (
 )  # fmt: skip
 _INTS = ("rank", "ties", "ids", "spans", "top_ids")
 _WIDTHS = ("top_ids", "top_logp", "hidden")
+_NO_TAGS = pa.schema([])
+Tagged: TypeAlias = tuple[Trace, tuple[Any, ...]]
 _GROUP_ROWS = 256
 _GROUP_BYTES = 64 << 20
 _REMEDY = "upgrade with: pip install -U nll"
@@ -40,18 +42,7 @@ def write_traces(path: str | os.PathLike[str], traces: Iterable[Trace]) -> None:
 
     Raises BadInput when the folder is missing or not writable.
     """
-    with atomic_path(path) as temporary:
-        wide: frozenset[str] = frozenset()
-        writer = _writer(temporary, wide)
-        try:
-            for group in _groups(traces):
-                needed = wide | _wide(group)
-                if needed != wide:
-                    writer.close()
-                    writer, wide = _rewritten(temporary, needed), needed
-                writer.write_batch(_encode(group, wide))
-        finally:
-            writer.close()
+    write_tagged(path, ((trace, ()) for trace in traces))
 
 
 def read_traces(path: str | os.PathLike[str]) -> Iterator[Trace]:
@@ -59,13 +50,9 @@ def read_traces(path: str | os.PathLike[str]) -> Iterator[Trace]:
 
     Raises BadFile when it is no trace file, damaged, or from a newer version.
     """
-    file = _open(path)
-    try:
-        _check(file.schema_arrow, str(path))
-    except BadFile:
-        file.close()
-        raise
-    return _read(file, path)
+    if is_trace_file(path) and b"nll.bundles" in (pq.read_schema(path).metadata or {}):
+        raise BadFile(f"{path} holds several traces of a text; read it with nll.read_bundles")
+    return (trace for trace, _ in read_tagged(path))
 
 
 def traces_to_table(traces: Iterable[Trace]) -> pa.Table:
@@ -93,7 +80,37 @@ def is_trace_file(path: str | os.PathLike[str]) -> bool:
         return False
 
 
-def _schema(wide: frozenset[str]) -> pa.Schema:
+def write_tagged(
+    path: str | os.PathLike[str], rows: Iterable[Tagged], tags: pa.Schema = _NO_TAGS
+) -> None:
+    """Write traces, each with a value for every field of `tags`, which become columns of their own;
+    see `write_traces`."""
+    with atomic_path(path) as temporary:
+        wide: frozenset[str] = frozenset()
+        writer = _writer(temporary, wide, tags)
+        try:
+            for group in _tagged_groups(rows):
+                needed = wide | _wide([trace for trace, _ in group])
+                if needed != wide:
+                    writer.close()
+                    writer, wide = _rewritten(temporary, needed, tags), needed
+                writer.write_batch(_encode_tagged(group, wide, tags))
+        finally:
+            writer.close()
+
+
+def read_tagged(path: str | os.PathLike[str], tags: pa.Schema = _NO_TAGS) -> Iterator[Tagged]:
+    """The traces of a file with the values of their tags; see `read_traces`."""
+    file = _open(path)
+    try:
+        _check(file.schema_arrow, str(path), tags)
+    except BadFile:
+        file.close()
+        raise
+    return _read(file, path, tags)
+
+
+def _schema(wide: frozenset[str], tags: pa.Schema = _NO_TAGS) -> pa.Schema:
     def per_token(name: str) -> pa.DataType:
         if name in _INTS:
             return pa.list_(pa.int32())
@@ -109,16 +126,17 @@ def _schema(wide: frozenset[str]) -> pa.Schema:
         ("provenance", pa.string()),
         ("layout", pa.string()),
     ]
-    return pa.schema(fields, metadata={"nll.schema": str(SCHEMA), "nll.version": __version__})
+    told = {"nll.schema": str(SCHEMA), "nll.version": __version__, **(tags.metadata or {})}
+    return pa.schema([*fields, *tags], metadata=told)
 
 
-def _writer(path: Path, wide: frozenset[str]) -> pq.ParquetWriter:
+def _writer(path: Path, wide: frozenset[str], tags: pa.Schema) -> pq.ParquetWriter:
     # Dictionaries would merge all nans into one and lose their payloads, so floats go without.
     dictionary = ["id", "provenance", "layout", "vocab.key_value.value"]
     dictionary += [f"{name}.list.element" for name in _INTS if name != "spans"]
     return pq.ParquetWriter(
         path,
-        _schema(wide),
+        _schema(wide, tags),
         compression="zstd",
         use_dictionary=dictionary,
         use_byte_stream_split=[f"{name}.list.element" for name in (*_FLOATS, "betas")],
@@ -127,25 +145,30 @@ def _writer(path: Path, wide: frozenset[str]) -> pq.ParquetWriter:
     )
 
 
-def _rewritten(path: Path, wide: frozenset[str]) -> pq.ParquetWriter:
+def _rewritten(path: Path, wide: frozenset[str], tags: pa.Schema) -> pq.ParquetWriter:
     """A writer into which the traces already in `path` went again, with more columns double."""
     old = path.with_name(path.name + ".narrow")
     path.rename(old)
     try:
-        writer = _writer(path, wide)
-        for group in _groups(read_traces(old)):
-            writer.write_batch(_encode(group, wide))
+        writer = _writer(path, wide, tags)
+        for group in _tagged_groups(read_tagged(old, tags)):
+            writer.write_batch(_encode_tagged(group, wide, tags))
     finally:
         old.unlink()
     return writer
 
 
 def _groups(traces: Iterable[Trace]) -> Iterator[list[Trace]]:
-    group: list[Trace] = []
+    for group in _tagged_groups((trace, ()) for trace in traces):
+        yield [trace for trace, _ in group]
+
+
+def _tagged_groups(rows: Iterable[Tagged]) -> Iterator[list[Tagged]]:
+    group: list[Tagged] = []
     size = 0
-    for trace in traces:
-        group.append(trace)
-        size += sum(a.nbytes for n in (*_FLOATS, *_INTS) if (a := getattr(trace, n)) is not None)
+    for row in rows:
+        group.append(row)
+        size += sum(a.nbytes for n in (*_FLOATS, *_INTS) if (a := getattr(row[0], n)) is not None)
         if len(group) == _GROUP_ROWS or size > _GROUP_BYTES:
             yield group
             group, size = [], 0
@@ -175,6 +198,14 @@ def _encode(traces: Sequence[Trace], wide: frozenset[str]) -> pa.RecordBatch:
     for name in (*_FLOATS, *_INTS):
         columns[name] = _lists([getattr(t, name) for t in traces], schema.field(name).type)
     return pa.RecordBatch.from_arrays([columns[n] for n in schema.names], schema=schema)
+
+
+def _encode_tagged(
+    group: Sequence[Tagged], wide: frozenset[str], tags: pa.Schema
+) -> pa.RecordBatch:
+    batch = _encode([trace for trace, _ in group], wide)
+    columns = [pa.array([values[i] for _, values in group], f.type) for i, f in enumerate(tags)]
+    return pa.RecordBatch.from_arrays([*batch.columns, *columns], schema=_schema(wide, tags))
 
 
 def _strings(values: Sequence[str | None], name: str) -> pa.Array:
@@ -247,7 +278,7 @@ def _open(path: str | os.PathLike[str]) -> pq.ParquetFile:
         raise BadFile(f"{path} is not a whole Parquet file; make it again with nll trace") from None
 
 
-def _check(schema: pa.Schema, name: str) -> None:
+def _check(schema: pa.Schema, name: str, tags: pa.Schema = _NO_TAGS) -> None:
     held = (schema.metadata or {}).get(b"nll.schema")
     if held is None:
         raise BadFile(f"{name} holds no traces; make them with: nll trace INPUT -o traces.parquet")
@@ -258,7 +289,7 @@ def _check(schema: pa.Schema, name: str) -> None:
             f"{_REMEDY}"
         )
     doubles = frozenset(n for n in _FLOATS if n in schema.names and _is_double(schema.field(n)))
-    for field in _schema(doubles):
+    for field in _schema(doubles, tags):
         if field.name not in schema.names or schema.field(field.name).type != field.type:
             raise BadFile(f"{name} is a trace file whose column '{field.name}' is gone or changed")
 
@@ -267,11 +298,13 @@ def _is_double(field: pa.Field) -> bool:
     return bool(field.type == pa.list_(pa.float64()))
 
 
-def _read(file: pq.ParquetFile, path: str | os.PathLike[str]) -> Iterator[Trace]:
+def _read(file: pq.ParquetFile, path: str | os.PathLike[str], tags: pa.Schema) -> Iterator[Tagged]:
     with file:
         try:
             for batch in file.iter_batches(batch_size=_GROUP_ROWS):
-                yield from _decode(batch)
+                columns = [batch.column(name).to_pylist() for name in tags.names]
+                values = zip(*columns, strict=True) if columns else itertools.repeat(())
+                yield from zip(_decode(batch), values, strict=False)
         except (OSError, pa.ArrowException):
             raise BadFile(f"{path} is damaged; make it again with nll trace") from None
 
