@@ -292,3 +292,14 @@ def test_one_string_or_one_neighbour_is_a_mistake():
 def test_no_texts_give_no_bundles():
     assert list(nll.gather(MODEL, [], ["mean_nll", "lowercase_score"])) == []
     assert isinstance(next(nll.gather(MODEL, ["a"], "mean_nll")).trace, Trace)
+
+
+def test_more_fields_than_the_scores_need_are_kept_on_request():
+    specs = ["mean_nll", "lowercase_score", "predictive_entropy"]
+    options = {"n_samples": 2, "max_new_tokens": 3}
+    (bundle,) = nll.gather(MODEL, [LONG], specs, fields=Fields(top_k=4, betas=(0.5,)), **options)
+    for trace in (bundle.trace, bundle.lower, bundle.samples.greedy, *bundle.samples.drawn):
+        assert trace.top_ids.shape[1] == 4
+        assert trace.betas == (0.5,)
+    (least,) = nll.gather(MODEL, [LONG], specs, **options)
+    assert least.trace.top_ids is None

@@ -55,6 +55,7 @@ def gather(
     texts: Iterable[TextLike],
     specs: Specs,
     *,
+    fields: Fields | None = None,
     reference: LanguageModel | None = None,
     neighbours: Vary | None = None,
     perturb: Vary | None = None,
@@ -71,7 +72,8 @@ def gather(
     A text and its variants (in lower case, neighbours, perturbed) go to the model together, so that
     what they share is read once; nothing is run that no score asks for.
 
-    specs: as in `nll.score`.   reference: the second model.
+    specs: as in `nll.score`.   fields: what texts and drawn answers hold beyond what these need.
+    reference: the second model.
     neighbours, perturb: from a text to texts like it (`functools.partial(nll.scores.perturb_spans,
     filler=..., n=10)`); of a completion or chat only the scored part is varied.
     n_samples, temperature, max_new_tokens, seed: of the answers drawn for scores of samples, which
@@ -85,7 +87,7 @@ def gather(
     """
     if isinstance(texts, str):
         raise BadInput("gather takes several texts; for one text write gather(model, [text], ...)")
-    needs = _needs(requests(specs), reference, neighbours, perturb)
+    needs = _needs(requests(specs), fields or Fields(), reference, neighbours, perturb)
     if n_samples < 1 or max_new_tokens < 1 or not temperature > 0:
         raise BadInput("n_samples and max_new_tokens must be 1 or more, temperature above 0")
     items = _items(texts, needs, {"neighbours": neighbours, "perturbed": perturb}, on_reject)
@@ -105,6 +107,7 @@ def gather(
 
 def _needs(
     wanted: Sequence[Request],
+    fields: Fields,
     reference: LanguageModel | None,
     neighbours: Vary | None,
     perturb: Vary | None,
@@ -123,9 +126,9 @@ def _needs(
     return _Needs(
         roles=frozenset(role for r in wanted for role in r.declaration.takes),
         crossed=any(map(_crosses, wanted)),
-        own=fields_of("trace", *VARIANTS),
+        own=fields_of("trace", *VARIANTS) | fields,
         reference=fields_of("reference"),
-        samples=fields_of("samples"),
+        samples=fields_of("samples") | fields,
     )
 
 
