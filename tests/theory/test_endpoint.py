@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import nll
-from nll.theory import LocalEndpoint, leakage_audit, mitigation_table
+from nll.theory import LocalEndpoint, ask_row, leakage_audit, mitigation_table
 
 H, V, N = 12, 90, 30
 rng = np.random.default_rng(0)
@@ -52,7 +52,7 @@ def test_bias_moves_the_choice_and_only_where_allowed_the_values():
     assert open_.values[0] > -1e-9
     closed = LocalEndpoint(model, top_k=2, logit_bias=True, bias_reported=False)
     assert closed.query(0, {token: 50.0}).top == token
-    assert closed.query(0, {token: 50.0}).values[0] == pytest.approx(truth(0)[token])
+    np.testing.assert_array_equal(closed.query(0, {token: 50.0}).values, closed.query(0).values)
     with pytest.raises(nll.BadInput, match="does not take a logit bias"):
         LocalEndpoint(model).query(0, {token: 1.0})
     with pytest.raises(nll.BadInput, match="0 or more"):
@@ -63,8 +63,9 @@ def test_bias_moves_the_choice_and_only_where_allowed_the_values():
 @pytest.mark.parametrize("bias", [1.0, 20.0])
 def test_full_rows_come_back_through_the_bias(raw, bias):
     endpoint = LocalEndpoint(model, top_k=5, logit_bias=True, raw=raw)
-    row = endpoint.row(3, bias=bias)
-    np.testing.assert_allclose(row, model(3) if raw else truth(3), atol=1e-9)
+    row = ask_row(endpoint, 3, bias=bias)
+    assert row.by_bias
+    np.testing.assert_allclose(row.values, model(3) if raw else truth(3), atol=1e-9)
     assert endpoint.queries >= 1 + -(-(V - 5) // 4)
 
 
@@ -100,7 +101,9 @@ def test_what_closes_what():
     table = mitigation_table(model, range(N), settings, window=WINDOW)
     found = [report.leaks for _, report in table]
     assert found[0] == ("dimension", "subspace", "full rows")
-    assert found[1] == ()
+    assert found[1] == ("single values",)
+    assert table[1][1].bias_error < 1e-5
+    assert table[1][1].per_row == pytest.approx(31 * (V - 1), rel=0.1)
     assert found[2][0] == "dimension"
     assert found[3] == ("full rows",)
     needed = 1 + np.ceil((V - 5) / 4)  # and one more when the bias had to be raised

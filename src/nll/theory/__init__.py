@@ -1,12 +1,8 @@
 """What likelihood training does, and what its outputs give away."""
 
-from nll.theory._endpoint import (
-    Answer,
-    LeakageReport,
-    LocalEndpoint,
-    leakage_audit,
-    mitigation_table,
-)
+from nll.theory._audit import LeakageReport, leakage_audit, mitigation_table
+from nll.theory._endpoint import Answer, AskedRow, Endpoint, LocalEndpoint, ask_row
+from nll.theory._http_endpoint import HttpEndpoint
 from nll.theory._leakage import (
     Alignment,
     HiddenDimension,
@@ -24,10 +20,14 @@ from nll.theory._leakage import (
 __all__ = [
     "Alignment",
     "Answer",
+    "AskedRow",
+    "Endpoint",
     "HiddenDimension",
+    "HttpEndpoint",
     "LeakageReport",
     "LocalEndpoint",
     "align_projection",
+    "ask_row",
     "complete_row",
     "hidden_dimension",
     "identified_set_tv",

@@ -9,6 +9,7 @@ Sources: arXiv 2509.00973, 2403.06634, 2403.09539.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -62,8 +63,8 @@ def answers(Q: npt.ArrayLike) -> Array:
 
 def distinct_rows(q: Array) -> Array:
     """Rows without repetitions, in their order: repeated contexts make singular values of zero."""
-    _, first = np.unique(q, axis=0, return_index=True)
-    kept: Array = q[np.sort(first)]
+    first = {hashlib.sha256(row.tobytes()).digest(): i for i, row in reversed(list(enumerate(q)))}
+    kept: Array = q[sorted(first.values())]
     return kept
 
 
@@ -71,6 +72,15 @@ def centred(q: Array) -> Array:
     """Each row minus its mean, which takes out what log-softmax subtracted."""
     moved: Array = q - q.mean(axis=1, keepdims=True)
     return moved
+
+
+def left_factors(q: Array) -> tuple[Array, Array]:
+    """Left singular vectors (n, r) and values (r,), r = min(n, V), never of anything V x V."""
+    if q.shape[1] > 2 * len(q):
+        r: Array = np.linalg.qr(q.T, mode="r")  # type: ignore[assignment]  # the stubs' slip
+        q = r.T
+    u, s, _ = np.linalg.svd(q, full_matrices=False)
+    return u, s
 
 
 def hidden_dimension(
@@ -82,22 +92,24 @@ def hidden_dimension(
 
     Q: (n, V), with n > h distinct contexts; 1.3 h to 2 h is a good number.   center: subtract each
     row's mean; without it log-probabilities give h + 1. A LayerNorm without bias gives h - 1.
-    window: smallest and largest i that counts. By default to where a twentieth of the singular
-    values, at least one, is left below the gap; and from 1 for a gap above a factor 1000 or fewer
-    than 32 singular values, else from 8, since the first ratios are often large. A gap below a
-    factor 3 is not clear. Raises BadInput for a window that does not fit.
+    window: smallest and largest i that counts. By default all of them when one gap is above a
+    factor 1000; else to where a twentieth of the singular values, at least one, is left below the
+    gap, and from 8 where there are 32 of them, since the first ratios are often large. A gap below
+    a factor 3 is not clear. Raises BadInput for a window that does not fit.
     """
     q = distinct_rows(answers(Q))
-    s = np.linalg.svd(centred(q) if center else q, compute_uv=False)
+    _, s = left_factors(centred(q) if center else q)
     top = float(s[0])
     clamped = np.maximum(s, max(top, 1e-300) * FLOOR)
     n, size = len(q), len(s)
     rank = int((s > top * FLOOR).sum()) if top > 0 else 0
     ratios = np.log(clamped[:-1]) - np.log(clamped[1:])
     if window is None:
-        high = size - max(1, math.ceil(size / 20))
-        plain = size >= 32 and ratios[:high].max() < math.log(UNMISTAKABLE)
-        window = (8 if plain else 1, high)
+        # Centring itself makes the last of V singular values zero.
+        last = max(1, size - 1 - (center and size == q.shape[1]))
+        clear = size > 1 and ratios[:last].max() >= math.log(UNMISTAKABLE)
+        some = size - max(1, math.ceil(size / 20))
+        window = (1, last) if clear else (8 if size >= 32 else 1, some)
     low, high = window
     if low < 1 or high > max(size - 1, 0) or (size > 1 and low > high):
         raise BadInput(f"window {window} must lie within 1 and {size - 1}")
@@ -121,8 +133,9 @@ def output_subspace(Q: npt.ArrayLike, h: int, *, center: bool = False) -> Array:
     q = answers(Q)
     if not 1 <= h <= min(q.shape):
         raise BadInput(f"h must be from 1 to {min(q.shape)}, not {h}")
-    _, s, vt = np.linalg.svd(centred(q) if center else q, full_matrices=False)
-    found: Array = vt[:h].T * s[:h]
+    q = centred(q) if center else q
+    u, _ = left_factors(q)
+    found: Array = q.T @ u[:, :h]
     return found
 
 
