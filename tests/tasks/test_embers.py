@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import gzip
 import json
 import string
@@ -15,6 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import nll
+from nll.studies import Setting
+from nll.studies._common import read_table
 from nll.tasks import (
     Item,
     acronym,
@@ -48,8 +49,7 @@ PREDICTORS = ("input_logprob", "output_logprob", "input_ntokens", "output_ntoken
 
 @cache
 def table():
-    with gzip.open(DATA / "items.tsv.gz", "rt", encoding="utf-8") as f:
-        return list(csv.DictReader(f, delimiter="\t"))
+    return read_table(Setting().file("embers", "items.tsv.gz"), delimiter="\t")
 
 
 def rows(task, model, condition=None):

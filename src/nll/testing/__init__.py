@@ -7,20 +7,25 @@ from typing import TYPE_CHECKING, Any
 
 _HOME = {
     "ALPHABET": "_table_model",
+    "FAULTS": "_faulty_server",
+    "FaultyServer": "_faulty_server",
     "bigram_table": "_table_model",
     "character_tokenizer": "_table_model",
     "characters": "_table_model",
+    "random_model": "_random_model",
     "table_model": "_table_model",
     "trace_from_logits": "_traces",
     "traces": "_strategies",
 }
 
 __all__ = [
-    "ALPHABET", "bigram_table", "character_tokenizer", "characters", "table_model",
+    "ALPHABET", "FAULTS", "FaultyServer", "bigram_table", "character_tokenizer", "characters", "random_model", "table_model",
     "trace_from_logits", "traces",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
+    from nll.testing._faulty_server import FAULTS, FaultyServer
+    from nll.testing._random_model import random_model
     from nll.testing._strategies import traces
     from nll.testing._table_model import (
         ALPHABET,
