@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+from nll.models._bounds import Bounds, entropy_bounds
+from nll.models._capabilities import Capabilities, availability, capabilities, possible
 from nll.models._embedded import converted_folder, find_gguf, install_embedded
 from nll.models._load import from_transformers, load
+from nll.models._openai import from_openai
 from nll.models._protocol import LanguageModel
+from nll.models._replay import Recorder
+from nll.models._retry import Retry
 
 __all__ = [
+    "Bounds",
+    "Capabilities",
     "LanguageModel",
+    "Recorder",
+    "Retry",
+    "availability",
+    "capabilities",
     "converted_folder",
+    "entropy_bounds",
     "find_gguf",
+    "from_openai",
     "from_transformers",
     "install_embedded",
     "load",
+    "possible",
 ]

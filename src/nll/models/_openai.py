@@ -1,0 +1,348 @@
+"""Models behind an OpenAI-compatible server: the same calls, and only what the server can tell."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from functools import cached_property
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from nll import __version__
+from nll._errors import BadInput, BadModel, BadText
+from nll.models._capabilities import Capabilities
+from nll.models._fan import fan
+from nll.models._openai_client import UNAVAILABLE, Caller, check_url, home_url, key_for
+from nll.models._probe import probe
+from nll.models._protocol import DEFAULT_FIELDS, LanguageModel, OnReject
+from nll.models._remote_payload import BadAnswer, read_chat, read_completion
+from nll.models._remote_trace import (
+    Source,
+    generation,
+    pieces_of,
+    read_trace,
+    reading,
+    whole_text,
+    written_trace,
+)
+from nll.models._retry import Retry
+from nll.trace import Array, Fields, Provenance, Rejected, Text, TextLike, Trace
+
+# Rows in a row that got no answer, each after all its tries: the server is gone, not the row bad.
+GIVE_UP = 20
+LEAST_TOP = 5
+
+
+class ServedModel:
+    """A model that answers over HTTP; see `nll.models.from_openai` for how to get one."""
+
+    def __init__(self, caller: Caller, name: str, *, concurrency: int):
+        self.name = name
+        self.concurrency = concurrency
+        self._caller = caller
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name} at {self._caller.url}>"
+
+    @cached_property
+    def source(self) -> Source:
+        """What the server gives, asked on first use with a few tokens; see `capabilities`."""
+        return probe(self._caller, self.name)
+
+    @property
+    def best_capabilities(self) -> Capabilities:
+        """The most that any server of this kind gives; known before anything is asked."""
+        exact = {"logp", "spans", "top_logp", "top_ids", "ids", "rank"}
+        return Capabilities(
+            frozenset(exact), frozenset({"entropy", "ties"}), source=self._where, texts=True
+        )
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Which Trace fields this server gives exactly and which within bounds."""
+        s = self.source
+        exact, bounded = {"logp", "spans"}, set()
+        if s.top_k:
+            exact |= {"top_logp"}
+            bounded |= {"entropy", "ties", "rank"}
+        if s.ids:
+            exact |= {"ids", "top_ids"} if s.top_k else {"ids"}
+        if s.ranks:
+            exact |= {"rank"}
+        return Capabilities(
+            frozenset(exact), frozenset(bounded - exact), s.top_k, self._where, s.reads
+        )
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """The server, the model and this library's version; the server tells no more."""
+        return {
+            "model": self.name, "server": self._caller.url, "backend": "openai",
+            "library": __version__, "device": "server",
+        }  # fmt: skip
+
+    @property
+    def provenance(self) -> Provenance:
+        """What every trace of this model says of how it came about."""
+        return Provenance(
+            model=self.name, backend="openai", dtype="unknown", bos=None, library=__version__
+        )
+
+    @property
+    def _where(self) -> str:
+        return urlsplit(self._caller.url).netloc
+
+    def trace(
+        self,
+        texts: Iterable[TextLike],
+        *,
+        fields: Fields = DEFAULT_FIELDS,
+        reference: LanguageModel | None = None,
+        stride: int | None = None,
+        on_reject: OnReject | None = None,
+    ) -> Iterator[Trace]:
+        """One trace per text, in order; see `LanguageModel.trace`. One request per text.
+
+        A trace holds logp and spans, rank and the alternatives as far as the server tells them
+        (at most its own `capabilities.top_k`), and nothing else: no entropy (see
+        `nll.models.entropy_bounds`). A text that the server refuses, or does not answer usably
+        after all tries, is set aside like any other that cannot be scored.
+        Raises BadModel when the server gives no log-probs of texts, or stops answering at all.
+        """
+        if isinstance(texts, str):
+            raise BadInput("trace takes several texts; for one text write model.trace([text])")
+        if reference is not None:
+            raise BadModel(f"{self._where} gives no full distribution to compare with a reference")
+        if stride is not None:
+            raise BadInput("a server reads a text whole; stride is for local models")
+        wanted = [n for n in ("betas", "boundary", "hidden", "kl_uniform") if getattr(fields, n)]
+        if wanted:
+            raise BadInput(f"{self._where} cannot give {' and '.join(wanted)}; a local model can")
+        if not self.source.reads:
+            raise BadModel(
+                f"{self._where} gives log-probs only of what it writes itself; it can generate, "
+                "but not score a given text"
+            )
+        return self._traces(texts, fields, on_reject)
+
+    def _traces(
+        self, texts: Iterable[TextLike], fields: Fields, on_reject: OnReject | None
+    ) -> Iterator[Trace]:
+        names: dict[int, str | None] = {}
+
+        def numbered() -> Iterator[tuple[int, TextLike]]:
+            for i, value in enumerate(texts):
+                names[i] = value.id if isinstance(value, Text) else None
+                yield i, value
+
+        lost = 0
+        answers = fan(lambda item: self._score(item[1], fields), numbered(), self.concurrency)
+        for i, done in enumerate(answers):
+            name = names.pop(i)
+            error = done.exception()
+            if error is None:
+                lost = 0
+                yield done.result()
+                continue
+            if not isinstance(error, BadText):
+                raise error
+            lost = lost + 1 if error.reason == UNAVAILABLE else 0
+            if lost >= GIVE_UP:
+                raise BadModel(
+                    f"{self._where} no longer answers ({error.detail}); the same command goes on "
+                    "from here once it does"
+                )
+            if on_reject is None:
+                raise BadText(error.reason, f"text {i}: {error.detail}") from None
+            on_reject(Rejected(i, error.reason, error.detail, name))
+
+    def _score(self, value: TextLike, fields: Fields) -> Trace:
+        text = Text.of(value)
+        whole, source = whole_text(text), self.source
+        top_k = min(source.top_k, max(fields.top_k, LEAST_TOP))
+
+        def read(payload: object) -> Trace:
+            answer = read_completion(payload)[0]
+            self._check_model(answer.model)
+            pieces = pieces_of(answer, echo=source.how == "echo")
+            return read_trace(text, pieces, fields, self.provenance)
+
+        return self._caller.completion(reading(source, self.name, whole, top_k), read)
+
+    def _check_model(self, answered: str) -> None:
+        if answered != self.source.answered:
+            raise BadAnswer(
+                "wrong_model", f"the model {answered!r} answered in place of {self.name!r}"
+            )
+
+    def generate(
+        self,
+        prompts: Iterable[TextLike],
+        *,
+        max_new_tokens: int = 64,
+        n: int = 1,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        top_k: int = 0,
+        seed: int = 0,
+        stop: Sequence[str] = (),
+        fields: Fields = DEFAULT_FIELDS,
+        greedy: bool = False,
+        on_reject: OnReject | None = None,
+    ) -> Iterator[list[Trace]]:
+        """For each prompt, n answers with their traces; one request per prompt.
+
+        The prompt is part of a trace only where the server sends it back. Prompt i is drawn with
+        seed + i. greedy: the greedy answer, from a request of its own, comes before the n.
+        Raises BadInput for impossible settings, BadText for a prompt without an answer unless
+        `on_reject` is given.
+        """
+        if max_new_tokens < 1 or n < 1:
+            raise BadInput("max_new_tokens and n must be at least 1")
+        if not temperature >= 0 or not 0 < top_p <= 1 or top_k < 0:
+            raise BadInput("temperature and top_k must be 0 or more, top_p in (0, 1]")
+        if temperature == 0 and n > 1:
+            raise BadInput("n greedy answers would all be the same; set a temperature")
+        shared: dict[str, Any] = {"max_tokens": max_new_tokens, "n": n, "temperature": temperature,
+                                  "top_p": top_p, "top_k": top_k}  # fmt: skip
+        if stop:
+            shared["stop"] = list(stop)
+        first = {**shared, "n": 1, "temperature": 0.0, "top_p": 1.0, "top_k": 0}
+
+        def write(item: tuple[int, TextLike]) -> list[Trace]:
+            drawn = {**shared, "seed": seed + item[0]}
+            answers = self._write(item[1], {**first, "seed": seed}, fields) if greedy else []
+            return answers + self._write(item[1], drawn, fields)
+
+        return self._told(fan(write, enumerate(prompts), self.concurrency), on_reject)
+
+    @staticmethod
+    def _told(
+        answers: Iterator[Future[list[Trace]]], on_reject: OnReject | None
+    ) -> Iterator[list[Trace]]:
+        for i, done in enumerate(answers):
+            error = done.exception()
+            if not isinstance(error, BadText):
+                yield done.result()
+            elif on_reject is None:
+                raise BadText(error.reason, f"prompt {i}: {error.detail}") from None
+            else:
+                on_reject(Rejected(i, error.reason, error.detail))
+
+    def _write(self, prompt: TextLike, options: dict[str, Any], fields: Fields) -> list[Trace]:
+        n, sampling = options["n"], {}
+        options["alternatives"] = min(self.source.top_k, max(fields.top_k, 1))
+        if options["temperature"]:
+            sampling = {k: options[k] for k in ("temperature", "top_p", "top_k", "seed")}
+        asked: Any = prompt
+        if not isinstance(prompt, list):
+            text = Text.of(prompt)
+            asked = list(text.messages) or (text.prompt or "") + text.text
+        chat = self.source.how == "chat" or not isinstance(asked, str)
+        echo = self.source.how == "echo" and not chat
+        how = dataclasses.replace(
+            self.provenance, kind="chat" if chat else "completion",
+            decoding="sampled" if sampling else "greedy", sampling=sampling,
+        )  # fmt: skip
+
+        def read(payload: object) -> list[Trace]:
+            answers = read_chat(payload, n=n) if chat else read_completion(payload, n=n)
+            out = []
+            for answer in answers:
+                self._check_model(answer.model)
+                pieces = answer.pieces
+                shown = asked if isinstance(asked, str) else ""
+                out.append(written_trace(shown, answer, pieces, fields, how, echo=echo))
+            return out
+
+        body = generation(self.source, self.name, asked, options)
+        call = self._caller.chat if chat else self._caller.completion
+        return call(body, read)
+
+    def continuations(
+        self, prompt: str, continuations: Sequence[str], *, fields: Fields = DEFAULT_FIELDS
+    ) -> list[Trace]:
+        """Traces of several continuations of one prompt."""
+        return list(self.trace([Text.pair(prompt, c) for c in continuations], fields=fields))
+
+    def options(self, prompt: str, continuations: Sequence[str]) -> Array:
+        """(n,) log p(continuation | prompt), nats, float64."""
+        traces = self.continuations(prompt, continuations, fields=Fields())
+        return np.array([t.values("logp").sum() for t in traces])
+
+
+def from_openai(
+    url: str | None = None,
+    name: str | None = None,
+    *,
+    concurrency: int | None = None,
+    timeout: float | None = None,
+    retry: Retry | None = None,
+) -> ServedModel:
+    """A model behind an OpenAI-compatible server (vLLM, llama.cpp, nll serve, hosted ones).
+
+    url: such as `http://host:8000/v1`; default OPENAI_BASE_URL, or OpenAI's own.
+    name: of the model; may be left out where the server has only one.
+    concurrency: requests under way at once (NLL_CONCURRENCY, 8).   timeout: seconds that a server
+    may be silent (NLL_TIMEOUT, 600).   retry: see `nll.models.Retry`.
+    The key comes from the environment alone: NLL_API_KEY, or OPENAI_API_KEY for OPENAI_BASE_URL,
+    OpenAI's own address and this machine.
+    Raises MissingExtra without `nll[api]`, BadInput for a wrong address or setting, BadModel when
+    the server cannot be reached, refuses the key or has several models and none was named.
+    """
+    url = check_url(url or home_url())
+    concurrency = int(_setting("NLL_CONCURRENCY", concurrency, 8))
+    seconds = _setting("NLL_TIMEOUT", timeout, 600.0)
+    if concurrency < 1 or not seconds > 0:
+        raise BadInput("the number of requests at once and the timeout must be above 0")
+    caller = Caller(url, key_for(url), timeout=seconds, retry=retry or Retry())
+    return ServedModel(caller, name or _only_model(caller), concurrency=concurrency)
+
+
+def _setting(variable: str, given: float | None, default: float) -> float:
+    if given is not None:
+        return given
+    value = os.environ.get(variable, "")
+    try:
+        return float(value) if value else default
+    except ValueError:
+        raise BadInput(f"{variable} must be a number, not {value[:20]!r}") from None
+
+
+def _only_model(caller: Caller) -> str:
+    where = urlsplit(caller.url).netloc
+    try:
+        names = caller.models()
+    except BadText as error:
+        raise BadModel(f"{where} does not tell its models: {error.detail}") from None
+    if len(names) != 1:
+        shown = ", ".join(names[:5]) or "none"
+        raise BadModel(f"{where} lists {len(names)} models ({shown}); add #NAME to its address")
+    return names[0]
+
+
+def open_openai(name: str, **options: Any) -> LanguageModel:
+    """`openai:NAME`, `http://host/v1` or `http://host/v1#NAME`, for `nll.load`."""
+    refuse_local(options, "the server decides")
+    if name.startswith("openai:"):
+        wanted = name.removeprefix("openai:")
+        if not wanted:
+            raise BadInput("name the model behind openai: as in openai:davinci-002")
+        return from_openai(name=wanted)
+    url, _, wanted = name.partition("#")
+    return from_openai(url, wanted or None)
+
+
+def refuse_local(options: Mapping[str, Any], who: str) -> None:
+    """Raise BadInput for an option of `nll.load` that only a local model can obey."""
+    usual = {
+        "device": "auto", "dtype": "float32", "bos": "auto", "revision": None,
+        "trust_remote_code": False, "batch_tokens": None,
+    }  # fmt: skip
+    for option, value in usual.items():
+        if options.get(option, value) != value:
+            raise BadInput(f"{option} is for local models; {who} its own")
