@@ -20,7 +20,8 @@ from tests.objectives.cases import Case, logps, ragged_mask
 
 # Public, but no objectives: types, log-probs, weights; each has a test that names it.
 PLAIN = {
-    "Objective", "SequenceLogps", "TokenLogps", "objectives", "sequence_logps", "token_logps",
+    "Objective", "SequenceLogps", "TokenLogps", "linear_logps", "objectives", "sequence_logps",
+    "token_logps",
 }  # fmt: skip
 
 

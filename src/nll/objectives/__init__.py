@@ -2,6 +2,7 @@
 
 from nll.objectives._declare import Objective, objectives
 from nll.objectives._likelihood import nll_loss
+from nll.objectives._linear import linear_logps
 from nll.objectives._logps import (
     SequenceLogps,
     TokenLogps,
@@ -13,6 +14,7 @@ __all__ = [
     "Objective",
     "SequenceLogps",
     "TokenLogps",
+    "linear_logps",
     "nll_loss",
     "objectives",
     "sequence_logps",

@@ -1,0 +1,239 @@
+"""Log-probs of given tokens straight from hidden states: the logits exist one tile at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from nll._errors import BadInput
+from nll.objectives._logps import TokenLogps, align_labels, check_labels
+
+# Rows and columns of a tile. On a CPU 4 MiB of it stay in the cache between product, exp and sum;
+# a GPU needs larger products to be busy.
+_CPU_TILE = (1024, 1024)
+_GPU_TILE = (4096, 16384)
+_LOW = (torch.float16, torch.bfloat16)
+
+
+class _Head(NamedTuple):
+    """z = W h + b, then z * scale, then cap tanh(z / cap)."""
+
+    weight: Tensor
+    bias: Tensor | None
+    scale: float
+    softcap: float | None
+
+    def logits(self, rows: Tensor, first: int, last: int) -> Tensor:
+        """(R, last - first) logits of a slice of the vocabulary, in float32 at least."""
+        z = rows @ self.weight[first:last].T
+        if z.dtype in _LOW:
+            z = z.float()
+        if self.bias is not None:
+            z += self.bias[first:last]
+        if self.scale != 1:
+            z *= self.scale
+        if self.softcap is not None:
+            z.div_(self.softcap).tanh_().mul_(self.softcap)
+        return z
+
+    def slope(self, z: Tensor) -> Tensor | float:
+        """What a gradient of the logits is multiplied by on its way to W h + b."""
+        if self.softcap is None:
+            return self.scale
+        return (z / self.softcap).square_().neg_().add_(1).mul_(self.scale)
+
+
+def linear_logps(
+    hidden: Tensor,
+    weight: Tensor,
+    labels: Tensor,
+    mask: Tensor | None = None,
+    *,
+    bias: Tensor | None = None,
+    scale: float = 1.0,
+    softcap: float | None = None,
+    shift: bool = True,
+    ignore_index: int = -100,
+    tile: tuple[int, int] | None = None,
+) -> TokenLogps:
+    """`token_logps(hidden @ weight.T + bias, labels, mask)` without ever holding the logits.
+
+    hidden: (B, T, d), as it enters the unembedding.   weight: (V, d), bias: (V,) or None, all of
+    one dtype.   labels, mask, shift, ignore_index: as in `token_logps`; rows that do not count are
+    neither computed nor able to spoil anything.   scale, softcap: z * scale, then
+    cap tanh(z / cap).   tile: (rows, columns) of logits that exist at one time.
+    Gradients reach hidden, weight and bias; the logits are computed once more for them, except
+    where the weight is frozen (adapters): then the hidden states' gradient is taken with the
+    values. Half precision multiplies in that precision and sums in float32.
+    There is no second derivative.
+    Raises BadInput when shapes or dtypes disagree or an id is outside the vocabulary.
+    """
+    _check(hidden, weight, labels, bias, softcap, tile)
+    target, keep = align_labels(labels, mask, shift=shift, ignore_index=ignore_index)
+    check_labels(target, len(weight))
+    rows = (hidden[..., :-1, :] if shift else hidden)[keep]
+    kind = hidden.device.type
+    # autocast would change the dtype of some products of the function and not of others
+    if torch.is_autocast_enabled(kind):
+        dtype = torch.get_autocast_dtype(kind)
+        rows, weight = rows.to(dtype), weight.to(dtype)
+        bias = None if bias is None else bias.to(dtype)
+    with torch.autocast(kind, enabled=False):
+        found: Tensor = _LinearLogps.apply(  # type: ignore[no-untyped-call]
+            rows, weight, bias, target[keep], scale, softcap, tile
+        )
+    out = torch.zeros(keep.shape, dtype=found.dtype, device=found.device)
+    return TokenLogps(out.masked_scatter(keep, found), keep)
+
+
+def _check(
+    hidden: Tensor,
+    weight: Tensor,
+    labels: Tensor,
+    bias: Tensor | None,
+    softcap: float | None,
+    tile: tuple[int, int] | None,
+) -> None:
+    if weight.dim() != 2 or hidden.shape[-1] != weight.shape[1]:
+        raise BadInput(
+            f"hidden states have shape {tuple(hidden.shape)}, the weight {tuple(weight.shape)}; "
+            "expected (B, T, d) and (V, d)"
+        )
+    if hidden.shape[:-1] != labels.shape:
+        raise BadInput(f"hidden states have shape {tuple(hidden.shape)}, labels "
+                       f"{tuple(labels.shape)}; expected (B, T, d) and (B, T)")  # fmt: skip
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise BadInput(f"the bias has shape {tuple(bias.shape)}, the vocabulary {len(weight)}")
+    dtypes = {t.dtype for t in (hidden, weight, bias) if t is not None}
+    if len(dtypes) > 1 and not torch.is_autocast_enabled(hidden.device.type):
+        raise BadInput(f"hidden states, weight and bias must share a dtype, not {dtypes}")
+    if softcap is not None and not softcap > 0:
+        raise BadInput(f"softcap must be positive, not {softcap}")
+    if tile is not None and min(tile) < 1:
+        raise BadInput(f"tile must be (rows, columns) of 1 or more, not {tile}")
+
+
+def _cuts(n: int, size: int) -> Iterator[slice]:
+    for start in range(0, n, size):
+        yield slice(start, min(n, start + size))
+
+
+class _LinearLogps(torch.autograd.Function):
+    """(N, d), (V, d), (V,), (N,) to (N,) log-probs."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor,
+        scale: float, softcap: float | None, tile: tuple[int, int] | None,
+    ) -> Tensor:  # fmt: skip
+        head = _Head(weight, bias, scale, softcap)
+        tile = tile or (_CPU_TILE if rows.device.type == "cpu" else _GPU_TILE)
+        needs = ctx.needs_input_grad
+        ctx.head_options, ctx.tile = (scale, softcap), tile
+        ctx.frozen = needs[0] and not needs[1] and not needs[2]
+        if ctx.frozen:
+            logp, slope = _with_slope(rows, head, target, tile)
+            ctx.save_for_backward(slope)
+        else:
+            logp, lse = _forward(rows, head, target, tile)
+            ctx.save_for_backward(rows, weight, bias, target, lse)
+        return logp
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        if ctx.frozen:
+            (slope,) = ctx.saved_tensors
+            return (slope * upstream[:, None]).to(slope.dtype), *(None,) * 6
+        rows, weight, bias, target, lse = ctx.saved_tensors
+        head = _Head(weight, bias, *ctx.head_options)
+        found = _backward(rows, head, target, lse, upstream, ctx.tile, ctx.needs_input_grad[:3])
+        return *found, *(None,) * 4
+
+
+def _forward(
+    rows: Tensor, head: _Head, target: Tensor, tile: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
+    """(N,) log-probs and logsumexps, the latter gathered over slices of the vocabulary."""
+    dtype = torch.float32 if rows.dtype in _LOW else rows.dtype
+    lse, hit = (torch.zeros(len(rows), dtype=dtype, device=rows.device) for _ in range(2))
+    for part in _cuts(len(rows), tile[0]):
+        # finite, so that a slice that is -inf throughout does not make -inf - -inf
+        top = torch.full_like(lse[part], torch.finfo(dtype).min)
+        total = torch.zeros_like(top)
+        for columns in _cuts(len(head.weight), tile[1]):
+            z = head.logits(rows[part], columns.start, columns.stop)
+            here, at = _labels_in(target[part], columns)
+            hit[part][here] = z[here, at]
+            higher = torch.maximum(top, z.amax(-1))
+            total.mul_(torch.exp(top - higher)).add_(z.sub_(higher[:, None]).exp_().sum(-1))
+            top = higher
+        lse[part] = top + total.log()
+    return hit - lse, lse
+
+
+def _backward(
+    rows: Tensor, head: _Head, target: Tensor, lse: Tensor, upstream: Tensor,
+    tile: tuple[int, int], needs: tuple[bool, bool, bool],
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:  # fmt: skip
+    """Gradients of rows, weight and bias; d logp / d z = onehot - softmax(z)."""
+    d_rows = torch.zeros_like(rows, dtype=lse.dtype) if needs[0] else None
+    d_weight = torch.zeros_like(head.weight, dtype=lse.dtype) if needs[1] else None
+    d_bias = torch.zeros_like(head.weight[:, 0], dtype=lse.dtype) if needs[2] else None
+    for part in _cuts(len(rows), tile[0]):
+        for columns in _cuts(len(head.weight), tile[1]):
+            z = head.logits(rows[part], columns.start, columns.stop)
+            slope = head.slope(z)
+            here, at = _labels_in(target[part], columns)
+            z.sub_(lse[part, None]).exp_()
+            z[here, at] -= 1
+            z.mul_(-upstream[part, None]).mul_(slope)
+            if d_bias is not None:
+                d_bias[columns] += z.sum(0)
+            low = z.to(rows.dtype)
+            if d_rows is not None:
+                _add_product(d_rows[part], low, head.weight[columns])
+            if d_weight is not None:
+                _add_product(d_weight[columns], low.T, rows[part])
+    back = [None if d is None else d.to(rows.dtype) for d in (d_rows, d_weight, d_bias)]
+    return back[0], back[1], back[2]
+
+
+def _with_slope(
+    rows: Tensor, head: _Head, target: Tensor, tile: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
+    """(N,) log-probs and (N, d) their gradients, from whole rows of at most a tile's size."""
+    V = len(head.weight)
+    dtype = torch.float32 if rows.dtype in _LOW else rows.dtype
+    logp = torch.zeros(len(rows), dtype=dtype, device=rows.device)
+    slopes = torch.zeros_like(rows)
+    # wider than a tile: the sum over the vocabulary comes before the gradient
+    for part in _cuts(len(rows), max(1, min(tile[0], 16 * tile[0] * tile[1] // V))):
+        z = head.logits(rows[part], 0, V)
+        slope = head.slope(z)
+        each = torch.arange(len(z), device=z.device)
+        top = z.amax(-1)
+        hit = z[each, target[part]] - top
+        total = z.sub_(top[:, None]).exp_().sum(-1)
+        logp[part] = hit - total.log()
+        z.div_(total[:, None])
+        z[each, target[part]] -= 1
+        slopes[part] = z.mul_(slope).neg_().to(rows.dtype) @ head.weight
+    return logp, slopes
+
+
+def _labels_in(target: Tensor, columns: slice) -> tuple[Tensor, Tensor]:
+    """Rows whose label lies in this slice of the vocabulary, and where in it."""
+    here = ((target >= columns.start) & (target < columns.stop)).nonzero().squeeze(-1)
+    return here, target[here] - columns.start
+
+
+def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
+    if total.dtype == a.dtype:
+        total.addmm_(a, b)
+    else:
+        total += a @ b
