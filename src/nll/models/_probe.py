@@ -77,7 +77,7 @@ def _probe(caller: Caller, model: str, where: str) -> Source:
             # The option was passed over in silence; what was written is of use still.
             if not answer.echoed:
                 continue
-            how = "prompt_logprobs"  # noqa: PLW2901
+            how = "prompt_logprobs"
         if how == "prompt_logprobs" and not answer.echoed:
             continue
         return _examined(caller, model, where, how, k, answer)

@@ -1,4 +1,4 @@
-"""From the tokens of a server's answer to a Trace, and from a question to a request's body: pure."""
+"""From the tokens of a server's answer to a Trace, from a question to a request's body: pure."""
 
 from __future__ import annotations
 

@@ -19,8 +19,8 @@ _HOME = {
 }
 
 __all__ = [
-    "ALPHABET", "FAULTS", "FaultyServer", "bigram_table", "character_tokenizer", "characters", "random_model", "table_model",
-    "trace_from_logits", "traces",
+    "ALPHABET", "FAULTS", "FaultyServer", "bigram_table", "character_tokenizer", "characters",
+    "random_model", "table_model", "trace_from_logits", "traces",
 ]  # fmt: skip
 
 if TYPE_CHECKING:

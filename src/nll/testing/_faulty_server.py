@@ -9,7 +9,7 @@ import struct
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -23,8 +23,8 @@ from nll.trace import Array
 
 # What may be ordered for one request; a number or date goes behind a colon, as in 429:2 or slow:1.
 FAULTS = (
-    "reset", "truncated", "429", "429:date", "slow", "400", "401", "403", "404", "408", "500", "502",
-    "503", "wrong_model", "no_logprobs", "fewer", "null", "late", "values_late", "base10", "zeros",
+    "reset", "truncated", "429", "429:date", "slow", "400", "401", "403", "404", "408", "500",
+    "502", "503", "wrong_model", "no_logprobs", "fewer", "null", "late", "values_late", "base10", "zeros",
     "positive", "duplicated", "other_text", "not_json",
 )  # fmt: skip
 
@@ -97,8 +97,8 @@ class FaultyServer:
         prompt = prompt_of(body)
         ids = characters(prompt)
         start = [1] if self.bos else []
-        n, limit = int(body.get("n") or 1), body.get("max_tokens")
-        limit = 16 if limit is None else int(limit)
+        n, asked = int(body.get("n") or 1), body.get("max_tokens")
+        limit = 16 if asked is None else int(asked)
         draw = np.random.default_rng(body.get("seed"))
         choices = []
         for index in range(n):
@@ -334,9 +334,10 @@ def _spoiled(held: dict[str, Any], fault: str) -> dict[str, Any]:
         return {**held, "token_logprobs": [None, *values[:-1]], "top_logprobs": [None, *top[:-1]]}
     if fault == "values_late":
         return {**held, "token_logprobs": [None, *values[:-1]]}
-    change = {
+    changes: dict[str, Callable[[float], float]] = {
         "base10": lambda v: v / math.log(10), "zeros": lambda _: 0.0, "positive": lambda v: -v,
-    }.get(fault)  # fmt: skip
+    }  # fmt: skip
+    change = changes.get(fault)
     if change is None:
         return held
     return {
