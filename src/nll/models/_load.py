@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nll._errors import BadInput, BadModel, MissingExtra
+from nll.models._sources import opener
 
 if TYPE_CHECKING:
     from nll.models._engine import LocalModel
@@ -45,11 +46,20 @@ def load(
     of a text is not predicted and its values are nan.
     batch_tokens: tokens per forward pass. Results do not depend on it.
 
-    A name with a prefix, `testing:bigram`, is opened by the package that claims the prefix through
+    `http://host:port/v1` (with `#NAME` where a server has several models) and `openai:NAME` are
+    models behind an OpenAI-compatible server, `replay:FILE` is recorded answers, `vllm:NAME` and
+    `llamacpp:FILE.gguf` run in those engines; they need neither torch nor transformers of nll's.
+    Any other prefix, as in `testing:bigram`, is opened by the package that claims the prefix through
     the entry-point group `nll.models`; that one is an exact toy model for trying things out.
     Raises MissingExtra without `nll[local]`, BadModel for a model that cannot be had or trusted,
     BadInput for an impossible option.
     """
+    remote = opener(str(name))
+    if remote is not None:
+        return remote(
+            str(name), device=device, dtype=dtype, bos=bos, revision=revision,
+            trust_remote_code=trust_remote_code, batch_tokens=batch_tokens,
+        )  # fmt: skip
     for package in ("torch", "transformers"):
         if find_spec(package) is None:
             raise MissingExtra(f'{package} is not installed; run: pip install "nll[local]"')
@@ -67,6 +77,13 @@ def load(
         from nll.models._embedded import NAME, embedded_folder
 
         folder = embedded_folder(_say)
+        if dtype in ("float32", "auto") and _device(device) == "cpu":
+            from nll.models._light import open_light
+
+            light, tokenizer = open_light(folder)
+            return from_transformers(
+                light, tokenizer, name=NAME, bos=bos, batch_tokens=batch_tokens
+            )
         return _open(folder, NAME, device, dtype, bos, None, False, batch_tokens)
     _refuse_unsafe(str(name), trust_remote_code)
     return _open(name, str(name), device, dtype, bos, revision, trust_remote_code, batch_tokens)

@@ -9,14 +9,17 @@ from __future__ import annotations
 import hashlib
 import inspect
 import warnings
-from typing import Any
+from functools import cached_property
+from typing import Any, cast
 
 import numpy as np
 import torch
 
 from nll._errors import BadModel
 from nll.kernels import Head
+from nll.models._continue import bears_padding
 from nll.models._layout import Batch, Segment, plan, visible
+from nll.models._light import LightLlama
 from nll.trace import Array
 
 _TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 6e-2, torch.float16: 2e-2}
@@ -27,20 +30,25 @@ class Network:
     """A causal transformers model with the layouts that it was proved to bear."""
 
     def __init__(self, hf: Any, name: str, *, pack: bool = True):
-        self.hf = hf.eval()
+        self._model = hf.eval()
         self.name = name
         self.base = hf.base_model
         self.device: torch.device = next(hf.parameters()).device
         self.dtype: torch.dtype = next(hf.parameters()).dtype
         self.context = context_of(hf.config)
         self.head: Head | None = head_of(hf)
-        self._positions = "position_ids" in inspect.signature(self.base.forward).parameters
+        self.takes_positions = "position_ids" in inspect.signature(self.base.forward).parameters
         self.pack_limit = pack_limit(hf.config, self.context) if pack else 0
         self._prove()
         self.width: int = 0 if self.head is None else self.head.weight.shape[1]
         self.vocab_size: int = (
             hf.config.get_text_config().vocab_size if self.head is None else len(self.head.weight)
         )
+
+    @property
+    def hf(self) -> Any:
+        """The transformers model itself; where a light one stands in, it is opened now."""
+        return self._model.whole if isinstance(self._model, LightLlama) else self._model
 
     @torch.inference_mode()
     def states(self, batch: Batch, rows: torch.Tensor) -> torch.Tensor:
@@ -72,10 +80,10 @@ class Network:
         else:
             positions = torch.from_numpy(batch.positions).to(self.device)
             given["attention_mask"] = self._mask(batch)
-        if self._positions:
+        if self.takes_positions:
             given["position_ids"] = positions
         if self.head is None:
-            out: torch.Tensor = self.hf(ids, **given).logits
+            out: torch.Tensor = self._model(ids, **given).logits
             return out
         states: torch.Tensor = self.base(ids, **given).last_hidden_state
         return states
@@ -85,79 +93,61 @@ class Network:
         mask = torch.zeros(sees.shape, dtype=self.dtype, device=self.device)
         return mask.masked_fill_(~sees, torch.finfo(self.dtype).min)[:, None]
 
-    @torch.inference_mode()
-    def prefill(self, ids: list[int]) -> tuple[torch.Tensor, Any]:
-        """((1, d) last state, cache) of one sequence; the state predicts the first new token."""
-        given: dict[str, Any] = {"use_cache": True}
-        if self._positions:
-            given["position_ids"] = torch.arange(len(ids), device=self.device)[None]
-        out = self.base(torch.tensor([ids], device=self.device), **given)
-        return out.last_hidden_state[:, -1], out.past_key_values
-
-    @torch.inference_mode()
-    def step(self, tokens: torch.Tensor, position: int, cache: Any) -> torch.Tensor:
-        """(n, d) states after one more token in each of n sequences of equal length."""
-        given: dict[str, Any] = {"use_cache": True, "past_key_values": cache}
-        if self._positions:
-            given["position_ids"] = torch.full(
-                (len(tokens), 1), position, device=self.device, dtype=torch.long
-            )
-        states: torch.Tensor = self.base(tokens[:, None], **given).last_hidden_state
-        return states[:, -1]
+    @cached_property
+    def pad_limit(self) -> int:
+        """Longest sequence that may be continued beside longer ones; found out at first use."""
+        return pack_limit(self.hf.config, self.context) if bears_padding(self, _close) else 0
 
     @torch.inference_mode()
     def logits(self, states: torch.Tensor) -> torch.Tensor:
-        """(n, V) float32 logits of a few states."""
-        if self.head is None:
-            out: torch.Tensor = self.hf.get_output_embeddings()(states).float()
-            return out
-        return self.head.logits(states)
+        """(n, V) float32 logits of a few states; they are the states if head is None."""
+        return states.float() if self.head is None else self.head.logits(states)
 
     def _prove(self) -> None:
         """Find the layouts under which this model's numbers do not move; see the module's text."""
-        size = min(int(self.hf.config.get_text_config().vocab_size), 5_000)
+        size = min(int(self._model.config.get_text_config().vocab_size), 5_000)
         draw = np.random.default_rng(0)
         a, b = (draw.integers(0, size, n).astype(np.int64) for n in (13, 7))
         c = np.concatenate([a[:10], b[:4]])  # begins like a
-        if self.head is not None and not self._head_agrees(a):
+        wanted = [self._alone(s) for s in (a, b, c)]
+        if self.head is not None and not self._head_agrees(a, wanted[0]):
             warnings.warn(
                 f"{self.name}: its logits are not a map of its last states that nll knows; "
                 "the model's own logits are used, which takes more memory",
                 stacklevel=2,
             )
             self.head = None
-        wanted = [self._alone(s) for s in (a, b, c)]
-        if self._positions and not self._agrees([a, b], wanted, pack=False):
-            self._positions = False  # counts positions in its own way (RoBERTa family)
+            wanted = [self._alone(s) for s in (a, b, c)]
+        if self.takes_positions and not self._agrees([a, b], wanted, pack=False):
+            self.takes_positions = False  # counts positions in its own way (RoBERTa family)
         if not self._agrees([a, b], wanted, pack=False):
             raise BadModel(
                 f"{self.name}: a text's numbers change when another text shares its batch "
                 "(is it a causal model?)"
             )
-        masked = getattr(self.hf.config, "_attn_implementation", None) in ("sdpa", "eager")
-        if not (masked and self._positions and self._agrees([a, b, c], wanted, pack=True)):
+        masked = getattr(self._model.config, "_attn_implementation", None) in ("sdpa", "eager")
+        if not (masked and self.takes_positions and self._agrees([a, b, c], wanted, pack=True)):
             self.pack_limit = 0
 
     @torch.inference_mode()
     def _alone(self, ids: Array) -> torch.Tensor:
+        """(T, d) states, or (T, V) logits of a model that gives no states or has no known head."""
         given = torch.from_numpy(ids)[None].to(self.device)
-        if self.head is None:
-            logits: torch.Tensor = self.hf(given, use_cache=False).logits[0]
-            return logits
-        states: torch.Tensor = self.base(given, use_cache=False).last_hidden_state[0]
-        return states
+        if self.head is not None:
+            states = getattr(self.base(given, use_cache=False), "last_hidden_state", None)
+            if states is not None:
+                return cast(torch.Tensor, states[0])
+        logits: torch.Tensor = self._model(given, use_cache=False).logits
+        return logits[0]
 
     @torch.inference_mode()
-    def _head_agrees(self, ids: Array) -> bool:
+    def _head_agrees(self, ids: Array, states: torch.Tensor) -> bool:
         """Whether head(states) gives the logits that the model gives itself."""
-        if self.head is None:
+        if self.head is None or states.shape[-1] != self.head.weight.shape[1]:
             return False
         given = torch.from_numpy(ids)[None].to(self.device)
-        own = self.hf(given, use_cache=False).logits[0].float()
-        states = getattr(self.base(given, use_cache=False), "last_hidden_state", None)
-        if states is None or states.shape[-1] != self.head.weight.shape[1]:
-            return False
-        mine = self.head.logits(states[0])
+        own = self._model(given, use_cache=False).logits[0].float()
+        mine = self.head.logits(states)
         return _close(mine[:, : own.shape[1]], own[:, : mine.shape[1]], self.dtype)
 
     @torch.inference_mode()
