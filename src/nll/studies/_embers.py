@@ -39,6 +39,7 @@ PREDICTORS = ("input_logprob", "output_logprob", "input_ntokens", "output_ntoken
 SHOTS = ("They put the box on a table.", "We saw the old house near a river.", "Stay here for now!")
 FLOOR = 15  # right answers of 300 below which, or this near to all, a cell tells nothing
 GPT4 = "gpt-4-0613"
+ANSWERS, CHOICES = 50, 12  # items a condition in quick mode
 
 Sentences = Mapping[str, Mapping[str, Sequence[str]]]
 
@@ -202,7 +203,7 @@ def _baselines(
 
 def _own_answers(setting: Setting, sentences: Sentences) -> list[dict[str, Any]]:
     out = []
-    count = 50 if setting.quick else 100
+    count = ANSWERS if setting.quick else 100
     for task, kind, instruction, encode in (
         ("reversal", "sentences", "Put the words into reverse order.", reverse_words),
         ("article swap", "swap", "Swap each article with the word before it.",
@@ -221,7 +222,8 @@ def _own_answers(setting: Setting, sentences: Sentences) -> list[dict[str, Any]]
                 {
                     "task": task, "condition": condition, "right": found.value,
                     "95% interval": f"{found.low:.3f} to {found.high:.3f}",
-                    "tokens right": float(np.mean([(r == 1).mean() for r in ranks])), "n": len(ranks),
+                    "tokens right": float(np.mean([(r == 1).mean() for r in ranks])),
+                    "n": len(ranks),
                 }
             )  # fmt: skip
     return out
@@ -230,7 +232,7 @@ def _own_answers(setting: Setting, sentences: Sentences) -> list[dict[str, Any]]
 def _choices(setting: Setting, sentences: Sentences) -> tuple[list[dict[str, Any]], Finding]:
     """Does the cipher in the prompt lead to its own text, and is it only the likeliest text?"""
     draw = np.random.default_rng(setting.seed)
-    count = 12 if setting.quick else 100
+    count = CHOICES if setting.quick else 100
     out, unasked, total = [], 0, 0
     for task, kind in CHOICE.items():
         for condition in CONDITIONS:
