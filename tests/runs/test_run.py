@@ -15,8 +15,9 @@ import nll.models
 import nll.runs._run as run_module
 from nll import BadInput, read_traces
 from nll.runs import Columns, ModelOptions, score_to, trace_to
+from nll.runs._obtain import tracer
 from nll.runs._read import Row
-from nll.runs._run import Job, RowRejected, plan, run, tracer
+from nll.runs._run import Job, RowRejected, plan, run
 from nll.runs._store import fingerprint, work_folder
 from nll.trace import Fields, Text
 

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nll.cli import _options as o
+from nll.cli._audit import audit_app
 from nll.cli._eval import eval_command
+from nll.cli._serve import serve_command
+from nll.cli._shared import columns, done, gather_options, model_options, takes
 from nll.cli._study import study
 from nll.cli._terminal import progress, say
 
 if TYPE_CHECKING:
-    from nll.runs import Outcome
+    from nll.runs import Columns, GatherOptions, ModelOptions
 
 app = typer.Typer(
     name="nll",
@@ -25,8 +28,10 @@ app = typer.Typer(
 )
 model_app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 app.add_typer(model_app, name="model")
+app.add_typer(audit_app, name="audit")
 app.command("eval")(eval_command)
 app.command()(study)
+app.command("serve")(serve_command)
 
 
 def _version(wanted: bool) -> None:
@@ -52,25 +57,15 @@ def _root(
 
 
 @app.command()
+@takes(columns=columns, options=model_options, more=gather_options)
 def report(
     inputs: o.Inputs,
+    *,
     out: o.Out = Path("report.html"),
     score: o.Scores = None,
-    model: o.Model = None,
-    lines: o.Lines = False,
-    text_column: o.TextColumn = None,
-    prompt_column: o.PromptColumn = None,
-    completion_column: o.CompletionColumn = None,
-    id_column: o.IdColumn = None,
-    reference: o.Reference = None,
-    revision: o.Revision = None,
-    trust_remote_code: o.TrustRemoteCode = False,
-    dtype: o.Dtype = "float32",
-    device: o.Device = "auto",
-    bos: o.Bos = "auto",
-    stride: o.Stride = None,
-    top_k: o.TopK = None,
-    batch_tokens: o.BatchTokens = None,
+    columns: Columns,
+    options: ModelOptions,
+    more: GatherOptions,
     fail_on_error: o.FailOnError = False,
 ) -> int:
     """Show texts as token heat maps with all their scores, in one HTML file.
@@ -80,45 +75,30 @@ def report(
     Example: nll report essay.txt answers.jsonl -o report.html
     """
     from nll.cli._show import show_table
-    from nll.runs import Columns, ModelOptions, report_data, title_of
+    from nll.runs import report_data, title_of
     from nll.web import write_report
 
-    columns = Columns(text_column, prompt_column, completion_column, id_column, lines)
-    options = ModelOptions(
-        model, reference, revision, trust_remote_code, dtype, device, bos, stride, top_k,
-        batch_tokens,
-    )  # fmt: skip
     out = out or Path("report.html")
     with progress() as (tell, tick):
         outcome, traces, table = report_data(
-            inputs, out, score or ["all"], columns, options,
+            inputs, out, score or ["all"], columns, options, more,
             say=tell, tick=tick, fail_on_error=fail_on_error,
         )  # fmt: skip
     write_report(out, traces, table, title=title_of(inputs))
     show_table(table)
-    return _done(outcome, out)
+    return done(outcome, out)
 
 
 @app.command("score")
+@takes(columns=columns, options=model_options, more=gather_options)
 def score_command(
     inputs: o.Inputs,
+    *,
     score: o.Scores = None,
     out: o.Out = None,
-    model: o.Model = None,
-    lines: o.Lines = False,
-    text_column: o.TextColumn = None,
-    prompt_column: o.PromptColumn = None,
-    completion_column: o.CompletionColumn = None,
-    id_column: o.IdColumn = None,
-    reference: o.Reference = None,
-    revision: o.Revision = None,
-    trust_remote_code: o.TrustRemoteCode = False,
-    dtype: o.Dtype = "float32",
-    device: o.Device = "auto",
-    bos: o.Bos = "auto",
-    stride: o.Stride = None,
-    top_k: o.TopK = None,
-    batch_tokens: o.BatchTokens = None,
+    columns: Columns,
+    options: ModelOptions,
+    more: GatherOptions,
     fail_on_error: o.FailOnError = False,
 ) -> int:
     """Score texts, or stored traces without running any model.
@@ -126,68 +106,52 @@ def score_command(
     \b
     Writes Parquet, JSON lines or CSV by the suffix of -o, else a table on the terminal.
     An interrupted run that is started again goes on where it stopped.
+    For scores of samples the text (or its prompt) is what the drawn answers answer.
     Example: nll score data.jsonl --score min_k_prob --score 'min_k_prob(k=0.1)' -o out.parquet
+    Example: nll score questions.jsonl --score semantic_entropy --n-samples 10 -o out.parquet
     """
     from nll.cli._show import show_table
-    from nll.runs import Columns, ModelOptions, score_to
+    from nll.runs import score_to
 
-    columns = Columns(text_column, prompt_column, completion_column, id_column, lines)
-    options = ModelOptions(
-        model, reference, revision, trust_remote_code, dtype, device, bos, stride, top_k,
-        batch_tokens,
-    )  # fmt: skip
     with progress() as (tell, tick):
         outcome, table = score_to(
-            inputs, out, score or ["all"], columns, options,
+            inputs, out, score or ["all"], columns, options, more,
             say=tell, tick=tick, fail_on_error=fail_on_error,
         )  # fmt: skip
     if table is not None:
         show_table(table)
-    return _done(outcome, out)
+    return done(outcome, out)
 
 
 @app.command()
+@takes(columns=columns, options=model_options, more=gather_options)
 def trace(
     inputs: o.Inputs,
+    *,
     out: o.Out = Path("traces.parquet"),
     score: o.Scores = None,
-    model: o.Model = None,
-    lines: o.Lines = False,
-    text_column: o.TextColumn = None,
-    prompt_column: o.PromptColumn = None,
-    completion_column: o.CompletionColumn = None,
-    id_column: o.IdColumn = None,
-    reference: o.Reference = None,
-    revision: o.Revision = None,
-    trust_remote_code: o.TrustRemoteCode = False,
-    dtype: o.Dtype = "float32",
-    device: o.Device = "auto",
-    bos: o.Bos = "auto",
-    stride: o.Stride = None,
-    top_k: o.TopK = None,
-    batch_tokens: o.BatchTokens = None,
+    columns: Columns,
+    options: ModelOptions,
+    more: GatherOptions,
     fail_on_error: o.FailOnError = False,
 ) -> int:
     """Store what the model says about every token, to be scored later without it.
 
     \b
-    --score names scores that are to be computed later, so that what they need is kept.
+    --score names scores that are to be computed later, so that what they need is kept: drawn
+    answers for scores of samples, the text in lower case, under a second model, ...
     Example: nll trace texts/ -o traces.parquet, then: nll score traces.parquet --score lrr
+    Example: nll trace questions.jsonl --score predictive_entropy -o answers.parquet
     """
-    from nll.runs import Columns, ModelOptions, trace_to
+    from nll.runs import trace_to
 
-    columns = Columns(text_column, prompt_column, completion_column, id_column, lines)
-    options = ModelOptions(
-        model, reference, revision, trust_remote_code, dtype, device, bos, stride, top_k,
-        batch_tokens,
-    )  # fmt: skip
     out = out or Path("traces.parquet")
     with progress() as (tell, tick):
         outcome = trace_to(
-            inputs, out, score or [], columns, options,
+            inputs, out, score or [], columns, options, more,
             say=tell, tick=tick, fail_on_error=fail_on_error,
         )  # fmt: skip
-    return _done(outcome, out)
+    return done(outcome, out)
 
 
 @app.command()
@@ -234,12 +198,3 @@ def install() -> None:
     from nll.models import install_embedded
 
     typer.echo(f"ready: {install_embedded(say)}")
-
-
-def _done(outcome: Outcome, out: Path | None) -> int:
-    texts = f"{outcome.scored} text{'s' * (outcome.scored != 1)} scored"
-    if outcome.rejected:
-        texts += f", {outcome.rejected} rejected"
-        texts += f" (see {outcome.rejects})" if outcome.rejects else ""
-    say(f"{texts}; wrote {out}" if out else texts)
-    return 1 if outcome.rejected else 0

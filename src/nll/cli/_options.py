@@ -76,3 +76,26 @@ BatchTokens = Annotated[int | None, typer.Option(help="Tokens per forward pass."
 FailOnError = Annotated[
     bool, typer.Option("--fail-on-error", help="Stop at the first text that cannot be scored.")
 ]
+NSamples = Annotated[
+    int, typer.Option(help="Answers to draw for each prompt, for scores of samples.", min=1)
+]
+Temperature = Annotated[float, typer.Option(help="At which answers are drawn.", metavar="T")]
+MaxNewTokens = Annotated[
+    int, typer.Option(help="Length at which a generated answer is cut.", min=1)
+]
+Seed = Annotated[int, typer.Option(help="Of drawn answers and varied texts.", min=0)]
+Perturb = Annotated[
+    str | None,
+    typer.Option(
+        help="How texts are perturbed for scores that ask for it: spans (30% of the words, in "
+        "pairs) or words (one word); words of the same text stand in.",
+        metavar="WAY",
+    ),
+]
+Neighbours = Annotated[
+    str | None,
+    typer.Option(help="How neighbours of texts are made: words or spans.", metavar="WAY"),
+]
+Copies = Annotated[
+    int, typer.Option(help="Perturbed texts or neighbours to make of each text.", min=1)
+]

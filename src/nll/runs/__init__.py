@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 # Lazy, because storing traces needs the atomic writing alone.
 _HOME = {
     "Columns": "_read",
+    "GatherOptions": "_obtain",
     "ModelOptions": "_jobs",
     "Outcome": "_run",
     "Row": "_read",
@@ -23,6 +24,7 @@ _HOME = {
 
 __all__ = [
     "Columns",
+    "GatherOptions",
     "ModelOptions",
     "Outcome",
     "Row",
@@ -39,6 +41,7 @@ __all__ = [
 if TYPE_CHECKING:
     from nll.runs._atomic import WriteError, atomic_path, write_atomic
     from nll.runs._jobs import ModelOptions, report_data, score_to, title_of, trace_to
+    from nll.runs._obtain import GatherOptions
     from nll.runs._read import Columns, Row, read_rows
     from nll.runs._run import Outcome
 

@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nll import __version__, _arrow
-from nll._declare import TWO_MODELS, Request, requests
+from nll import __version__, _arrow, _arrow_bundles
+from nll._declare import Request, requests
 from nll._errors import BadInput
 from nll._table import fields_for, score_batches, score_schema
 from nll.runs._atomic import atomic_path
+from nll.runs._obtain import Found, GatherOptions, Source, check_takes, is_bundled, source_of
 from nll.runs._output import WRITERS, check_output, write_parquet
 from nll.runs._read import Columns, Row, input_files, read_rows
-from nll.runs._run import Job, Outcome, run, set_aside, tracer, write_rejects
+from nll.runs._run import Job, Outcome, run, set_aside, write_rejects
 from nll.runs._store import Say
 from nll.trace import Fields, Trace
 
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
 Tick = Callable[[int], None]
 TOP_K = 10
+# A score whose only need is the text's own trace.
+OWN = "mean_nll"
+_NO_MORE = GatherOptions()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,25 +59,32 @@ def trace_to(
     specs: Sequence[str],
     columns: Columns,
     options: ModelOptions,
+    more: GatherOptions = _NO_MORE,
     *,
     say: Say,
     tick: Tick,
     fail_on_error: bool = False,
 ) -> Outcome:
-    """Store the traces of all texts, holding what these scores need and the top alternatives."""
+    """Store the traces of all texts, holding what these scores need and the top alternatives.
+
+    With a score of several traces of a text (answers drawn for it, its variants, a second model)
+    the file holds bundles, and every text's own trace too.
+    """
     wanted = requests(specs) if specs else []
-    _check_reference(wanted, options)
+    check_takes(wanted, options.reference, more)
     check_output(out, (".parquet",), inputs)
     rows = _started(read_rows(inputs, columns))
-    fields = _fields(wanted, options, default_top_k=TOP_K)
-    model, reference = _models(options)
+    bundled = is_bundled(wanted)
+    wanted = [*requests(OWN), *wanted] if bundled else wanted
+    source, parts, pace = _opened("trace", wanted, options, more, default_top_k=TOP_K)
+    write: Callable[[Path, Iterator[Any]], None]
+    write = _arrow_bundles.write_bundles if bundled else _arrow.write_traces
     job = Job(
-        parts=_parts("trace", model, reference, fields, options),
-        trace=tracer(model, fields, reference, options.stride),
-        write=_arrow.write_traces,
-        merge=lambda path, shards: _arrow.write_traces(path, _stored(shards)),
+        parts=parts,
+        trace=source,
+        write=write,
+        merge=lambda path, shards: write(path, _stored(shards)),
     )
-    pace = _pace(model)
     return run(rows, out, job, say=say, tick=tick, fail_on_error=fail_on_error, pace=pace)
 
 
@@ -83,6 +94,7 @@ def score_to(
     specs: Sequence[str],
     columns: Columns,
     options: ModelOptions,
+    more: GatherOptions = _NO_MORE,
     *,
     say: Say,
     tick: Tick,
@@ -97,25 +109,22 @@ def score_to(
     if stored:
         batches = score_batches(_ticked(_stored(stored), tick), wanted)
         return _score_stored(batches, schema, out)
-    _check_reference(wanted, options)
+    check_takes(wanted, options.reference, more)
     rows = _started(read_rows(inputs, columns))
-    fields = _fields(wanted, options, default_top_k=0)
-    model, reference = _models(options)
-    trace = tracer(model, fields, reference, options.stride)
+    source, parts, pace = _opened("score", wanted, options, more, default_top_k=0)
     if out is None:
-        outcome, traces = _traced(rows, trace, say, tick, fail_on_error)
-        return outcome, pa.Table.from_batches(score_batches(traces, wanted), schema)
+        outcome, found = _traced(rows, source, say, tick, fail_on_error)
+        return outcome, pa.Table.from_batches(score_batches(found, wanted), schema)
     write = WRITERS[out.suffix.lower()]
     job = Job(
         parts={
-            **_parts("score", model, reference, fields, options),
+            **parts,
             "scores": [(r.label, r.declaration.name, dict(r.parameters)) for r in wanted],
         },
-        trace=trace,
-        write=lambda path, traces: write_parquet(path, score_batches(traces, wanted), schema),
+        trace=source,
+        write=lambda path, found: write_parquet(path, score_batches(found, wanted), schema),
         merge=lambda path, shards: write(path, _batches(shards), schema),
     )
-    pace = _pace(model)
     return run(rows, out, job, say=say, tick=tick, fail_on_error=fail_on_error, pace=pace), None
 
 
@@ -125,6 +134,7 @@ def report_data(
     specs: Sequence[str],
     columns: Columns,
     options: ModelOptions,
+    more: GatherOptions = _NO_MORE,
     *,
     say: Say,
     tick: Tick,
@@ -139,19 +149,29 @@ def report_data(
     check_output(out, (".html", ".htm"), inputs)
     stored = _trace_files(inputs)
     if stored:
-        traces = list(_ticked(_stored(stored), tick))
-        outcome = Outcome(len(traces))
+        found = list(_ticked(_stored(stored), tick))
+        outcome = Outcome(len(found))
     else:
-        _check_reference(wanted, options)
+        check_takes(wanted, options.reference, more)
         rows = _started(read_rows(inputs, columns))
-        fields = _fields(wanted, options, default_top_k=TOP_K)
-        model, reference = _models(options)
-        trace = tracer(model, fields, reference, options.stride)
-        outcome, traces = _traced(rows, trace, say, tick, fail_on_error, out)
-    if not traces:
+        needed = [*requests(OWN), *wanted]
+        source, _, _ = _opened("report", needed, options, more, default_top_k=TOP_K)
+        outcome, found = _traced(rows, source, say, tick, fail_on_error, out)
+    if not found:
         raise BadInput("none of the texts could be scored, so there is nothing to report")
-    table = pa.Table.from_batches(score_batches(traces, wanted), schema)
-    return outcome, traces, table
+    table = pa.Table.from_batches(score_batches(found, wanted), schema)
+    return outcome, [_shown(f) for f in found], table
+
+
+def _shown(found: Found) -> Trace:
+    """The trace that a report shows of a text."""
+    if isinstance(found, Trace):
+        return found
+    greedy = found.samples.greedy if found.samples else None
+    shown = greedy if found.trace is None else found.trace
+    if shown is None:
+        raise BadInput(f"text '{found.id}' was stored without a trace of its own; nothing to show")
+    return shown
 
 
 def _trace_files(inputs: Sequence[str]) -> list[str]:
@@ -164,8 +184,13 @@ def _trace_files(inputs: Sequence[str]) -> list[str]:
     return stored
 
 
-def _stored(paths: Iterable[str | Path]) -> Iterator[Trace]:
-    return itertools.chain.from_iterable(_arrow.read_traces(path) for path in paths)
+def _stored(paths: Iterable[str | Path]) -> Iterator[Any]:
+    """Traces, or bundles from files of such."""
+    for path in paths:
+        if _arrow_bundles.is_bundle_file(path):
+            yield from _arrow_bundles.read_bundles(path)
+        else:
+            yield from _arrow.read_traces(path)
 
 
 def _batches(shards: Iterable[Path]) -> Iterator[pa.RecordBatch]:
@@ -196,15 +221,15 @@ def _score_stored(
 
 def _traced(
     rows: Iterable[Row],
-    trace: Any,
+    source: Source,
     say: Say,
     tick: Tick,
     fail_on_error: bool,
     out: Path | None = None,
-) -> tuple[Outcome, list[Trace]]:
+) -> tuple[Outcome, list[Found]]:
     """All traces in memory, for a table or report that shows every text anyway."""
     rejected: list[dict[str, Any]] = []
-    traces = list(_ticked(set_aside(list(rows), trace, rejected, fail_on_error), tick))
+    traces = list(_ticked(set_aside(list(rows), source, rejected, fail_on_error), tick))
     for r in rejected[:10]:
         line = "" if r["line"] is None else f":{r['line']}"
         say(f"{r['source']}{line}: not scored: {r['detail']}")
@@ -212,7 +237,7 @@ def _traced(
     return Outcome(len(traces), len(rejected), rejects=rejects), traces
 
 
-def _ticked(traces: Iterable[Trace], tick: Tick) -> Iterator[Trace]:
+def _ticked(traces: Iterable[Found], tick: Tick) -> Iterator[Found]:
     for trace in traces:
         tick(1)
         yield trace
@@ -224,9 +249,24 @@ def _started(rows: Iterator[Row]) -> Iterator[Row]:
     return itertools.chain([first], rows)
 
 
-def _fields(wanted: Sequence[Request], options: ModelOptions, *, default_top_k: int) -> Fields:
+def _opened(
+    command: str,
+    wanted: Sequence[Request],
+    options: ModelOptions,
+    more: GatherOptions,
+    *,
+    default_top_k: int,
+) -> tuple[Source, dict[str, object], int]:
+    """The source with its models loaded, all that decides its numbers, and the pace of shards."""
+    model, reference = _models(options)
     top_k = default_top_k if options.top_k is None else options.top_k
-    return fields_for(wanted) | Fields(top_k=top_k)
+    fields = Fields(top_k=top_k)
+    source = source_of(model, wanted, fields, reference, options.stride, more)
+    parts = _parts(command, model, reference, fields_for(wanted) | fields, options)
+    if is_bundled(wanted):
+        parts["scores"] = [r.label for r in wanted]
+        parts["choice of samples"] = dataclasses.asdict(more)
+    return source, parts, _pace(model)
 
 
 def _models(options: ModelOptions) -> tuple[LanguageModel, LanguageModel | None]:
@@ -250,20 +290,6 @@ def _models(options: ModelOptions) -> tuple[LanguageModel, LanguageModel | None]
 def _pace(model: LanguageModel) -> int:
     """How many times larger shards may be than on a CPU for the same loss at a kill."""
     return 1 if model.identity.get("device", "cpu") == "cpu" else 16
-
-
-def _check_reference(wanted: Sequence[Request], options: ModelOptions) -> None:
-    for request in wanted:
-        if request.declaration.takes != ("trace",):
-            takes = ", ".join(request.declaration.takes)
-            raise BadInput(
-                f"score '{request.label}' takes more than one trace of a text ({takes}); "
-                "obtain them in Python with nll.gather"
-            )
-        if TWO_MODELS & set(request.declaration.reads) and options.reference is None:
-            raise BadInput(
-                f"score '{request.label}' compares two models; name the second with --reference"
-            )
 
 
 def _parts(

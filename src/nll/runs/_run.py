@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from nll._errors import BadInput, NllError
-from nll.models._protocol import LanguageModel, OnReject
 from nll.runs._atomic import atomic_path, write_atomic
+from nll.runs._obtain import Found, Source
 from nll.runs._read import Row
 from nll.runs._store import Say, find_shard, fingerprint, finish_shard, open_store, work_folder
-from nll.trace import Fields, Rejected, Text, Trace
+from nll.trace import Rejected
 
 # A shard is what a kill costs: about half a minute of the embedded model on two cores.
 SHARD_ROWS = 256
@@ -43,28 +43,15 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What to do with traces: `write` makes a shard of them, `merge` the final file of the shards.
+    """What to do with traces or bundles: `write` makes a shard of them, `merge` the final file.
 
     parts: everything beyond the texts that decides the result, for the identity of the run.
     """
 
     parts: Mapping[str, object]
-    trace: Callable[[Iterable[Text], OnReject], Iterator[Trace]]
-    write: Callable[[Path, Iterator[Trace]], None]
+    trace: Source
+    write: Callable[[Path, Iterator[Any]], None]
     merge: Callable[[Path, Sequence[Path]], None]
-
-
-def tracer(
-    model: LanguageModel, fields: Fields, reference: LanguageModel | None, stride: int | None
-) -> Callable[[Iterable[Text], OnReject], Iterator[Trace]]:
-    """The model's `trace` with these options."""
-
-    def trace(texts: Iterable[Text], on_reject: OnReject) -> Iterator[Trace]:
-        return model.trace(
-            texts, fields=fields, reference=reference, stride=stride, on_reject=on_reject
-        )
-
-    return trace
 
 
 def run(
@@ -91,6 +78,7 @@ def run(
     with open_store(out, parts, say) as folder:
         shards = []
         told = False
+        texts = 0
         try:
             for number, part in enumerate(plan(rows, *limits)):
                 content = fingerprint([_content(row) for row in part])
@@ -100,7 +88,7 @@ def run(
                     if stale and not told:
                         say(f"{folder.name} is damaged or of another input; computing it again")
                         told = True
-                    writer = _writer(part, job, tick, fail_on_error)
+                    writer = _writer(part, job, texts, tick, fail_on_error)
                     shard = finish_shard(folder, number, content, writer)
                 else:
                     outcome = replace(outcome, reused=outcome.reused + shard.scored)
@@ -108,6 +96,7 @@ def run(
                         raise _refusal(shard.rejected[0])
                     tick(len(part))
                 shards.append(shard)
+                texts += sum(row.text is not None for row in part)
                 outcome = replace(
                     outcome,
                     scored=outcome.scored + shard.scored,
@@ -183,12 +172,16 @@ def _refusal(rejected: Mapping[str, Any]) -> RowRejected:
 
 def set_aside(
     part: Sequence[Row],
-    trace: Callable[[Iterable[Text], OnReject], Iterator[Trace]],
+    trace: Source,
     rejected: list[dict[str, Any]],
     fail_on_error: bool,
-) -> Iterator[Trace]:
-    """Traces of the rows that are texts; the others, and those that the model refuses, are added to
-    `rejected`. Raises RowRejected with `fail_on_error` at the first of them."""
+    start: int = 0,
+) -> Iterator[Found]:
+    """What the source gives for the rows that are texts, the first of which is number `start` of
+    the run; the others, and those that the model refuses, are added to `rejected`.
+
+    Raises RowRejected with `fail_on_error` at the first of them.
+    """
     good = [row for row in part if row.text is not None]
     bad = [reject(row) for row in part if row.text is None]
     if bad and fail_on_error:
@@ -201,20 +194,20 @@ def set_aside(
             raise _refusal(found)
         rejected.append(found)
 
-    yield from trace([row.text for row in good if row.text is not None], on_reject)
+    yield from trace([row.text for row in good if row.text is not None], on_reject, start)
     rejected.sort(key=lambda r: int(r["index"]))
 
 
 def _writer(
-    part: Sequence[Row], job: Job, tick: Callable[[int], None], fail_on_error: bool
+    part: Sequence[Row], job: Job, start: int, tick: Callable[[int], None], fail_on_error: bool
 ) -> Callable[[Path], tuple[int, list[dict[str, Any]]]]:
     def write(path: Path) -> tuple[int, list[dict[str, Any]]]:
         rejected: list[dict[str, Any]] = []
         scored = 0
 
-        def counted() -> Iterator[Trace]:
+        def counted() -> Iterator[Found]:
             nonlocal scored
-            for trace in set_aside(part, job.trace, rejected, fail_on_error):
+            for trace in set_aside(part, job.trace, rejected, fail_on_error, start):
                 scored += 1
                 tick(1)
                 yield trace
