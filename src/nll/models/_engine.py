@@ -13,6 +13,7 @@ import torch
 from nll import kernels
 from nll._errors import BadInput, BadModel, BadText
 from nll.models._ahead import read_ahead
+from nll.models._decode import How
 from nll.models._encode import Encoded, Tokenizer, encode
 from nll.models._generate import generate
 from nll.models._layout import Batch, Segment, common_prefix, plan, windows
@@ -116,17 +117,21 @@ class LocalModel:
         seed: int = 0,
         stop: Sequence[str] = (),
         fields: Fields = DEFAULT_FIELDS,
+        greedy: bool = False,
+        on_reject: OnReject | None = None,
     ) -> Iterator[list[Trace]]:
         """For each prompt, n answers with their traces; temperature 0 is greedy.
 
-        The prompt is read once for all n. Log-probabilities are the model's own, before
-        temperature, top_p and top_k. An end-of-text token that it produced is the last token.
+        greedy: put the greedy answer before the n drawn ones.   on_reject: as `trace`.
+        A prompt is read once for all its answers, and several prompts are continued together; what
+        is drawn depends on the seed and the prompt's position alone. Log-probabilities are the
+        model's own, before temperature, top_p and top_k. An end-of-text token that it produced is
+        the last token.
         """
-        for i, prompt in enumerate(prompts):
-            yield generate(
-                self, prompt, max_new_tokens=max_new_tokens, n=n, temperature=temperature,
-                top_p=top_p, top_k=top_k, seed=(seed, i), stop=tuple(stop), fields=fields,
-            )  # fmt: skip
+        if isinstance(prompts, str):
+            raise BadInput("generate takes several prompts; for one write generate([prompt])")
+        how = How(max_new_tokens, n, temperature, top_p, top_k, tuple(stop), fields, greedy)
+        return generate(self, prompts, how, seed=seed, on_reject=on_reject)
 
     def continuations(
         self, prompt: str, continuations: Sequence[str], *, fields: Fields = DEFAULT_FIELDS

@@ -1,104 +1,165 @@
-"""Answers that come back traced: the prompt read once, the model's own log-probabilities kept."""
+"""Answers that come back traced: prompts read once, the model's own log-probabilities kept."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Generator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 
-from nll import kernels
 from nll._errors import BadInput, BadText
-from nll.models._encode import Encoded, piece_spans
-from nll.trace import PAST_END, Array, Fields, Text, TextLike, Trace
+from nll.models._decode import Answer, How, decode
+from nll.models._encode import Encoded, piece_spans, render
+from nll.models._protocol import OnReject
+from nll.trace import PAST_END, Array, Rejected, Text, TextLike, Trace
 
 if TYPE_CHECKING:
     from nll.models._engine import LocalModel
 
-
-def generate(model: LocalModel, prompt: TextLike, **settings: Any) -> list[Trace]:
-    """n answers to one prompt; see `LanguageModel.generate`, and `answering` for the settings."""
-    steps = answering(model, read_prompt(model, prompt), **settings)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as done:
-            found: list[Trace] = done.value
-            return found
+FIRST_ROWS = 12  # answers: few, so that the first ones come soon
+MOST_ROWS = 64
+MOST_CACHED = 32_768  # tokens in the cache, the answers' included
 
 
-def answering(
+class _Asked(NamedTuple):
+    """A prompt, where it stood in the stream, and the ids that the model reads."""
+
+    place: int
+    prompt: Encoded
+    read: list[int]
+
+
+def generate(
     model: LocalModel,
-    prompt: Encoded,
+    prompts: Iterable[TextLike],
+    how: How,
     *,
-    max_new_tokens: int,
-    n: int,
-    temperature: float,
-    top_p: float,
-    top_k: int,
-    seed: tuple[int, int],
-    stop: tuple[str, ...],
-    fields: Fields,
-) -> Generator[list[list[int]], None, list[Trace]]:
-    """n answers to one prompt, one token of each per step; other work may be done in between.
+    seed: int,
+    on_reject: OnReject | None = None,
+) -> Iterator[list[Trace]]:
+    """The answers to each prompt, in order; see `LanguageModel.generate`.
 
-    Yields the n lists of tokens so far (the same lists each time, an end or stop string included)
-    and returns the traces. Raises BadInput for impossible settings and for a prompt that leaves no
-    room in the context.
+    Several prompts are continued in one batch, whose numbers are those of each prompt alone: by
+    their position in the stream they have their own seeds, and prompts of different length share a
+    batch only where that was proved to move nothing.
     """
-    _check(max_new_tokens, n, temperature, top_p, top_k)
-    tokenizer, network = model.tokenizer, model.network
-    bos = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
-    read = bos + prompt.ids.tolist()
+    for window in _windows(model, prompts, how, on_reject):
+        found: dict[int, list[Trace]] = {}
+        for group in _groups(model, window, how):
+            for asked, answers in zip(group, _answers(model, group, how, seed), strict=True):
+                at = (seed, asked.place)
+                found[asked.place] = [_trace(model, asked.prompt, a, how, at) for a in answers]
+        for asked in window:
+            yield found.pop(asked.place)
+
+
+def _windows(
+    model: LocalModel, prompts: Iterable[TextLike], how: How, on_reject: OnReject | None
+) -> Iterator[list[_Asked]]:
+    """Prompts as they are read, in pieces that grow, so that the first answers come early."""
+    limit = FIRST_ROWS
+    held: list[_Asked] = []
+    for place, value in enumerate(prompts):
+        try:
+            prompt = read_prompt(model, value)
+            held.append(_Asked(place, prompt, _read(model, prompt, how)))
+        except BadInput as error:
+            if on_reject is None:
+                if held:
+                    yield held
+                raise
+            reason = error.reason if isinstance(error, BadText) else "too_long"
+            on_reject(Rejected(place, reason, str(error)))
+        if (len(held) + 1) * len(how.kinds) > limit and held:
+            yield held
+            held, limit = [], min(2 * limit, MOST_ROWS)
+    if held:
+        yield held
+
+
+def _groups(model: LocalModel, window: Sequence[_Asked], how: How) -> Iterator[list[_Asked]]:
+    """Prompts that go into one batch: of equal length, or of like length where padding is borne."""
+    held: list[_Asked] = []
+    for asked in sorted(window, key=lambda a: len(a.read)):
+        size = len(asked.read)
+        if held:
+            first = len(held[0].read)
+            whole = size + how.max_new_tokens
+            rows = (len(held) + 1) * len(how.kinds)
+            alike = size == first or (
+                size <= 16 + 3 * first // 2 and whole <= model.network.pad_limit
+            )
+            if not alike or rows * whole > MOST_CACHED:
+                yield held
+                held = []
+        held.append(asked)
+    if held:
+        yield held
+
+
+def _answers(model: LocalModel, group: Sequence[_Asked], how: How, seed: int) -> list[list[Answer]]:
+    """The answers to a group; one that does not fit the device's memory is taken in halves."""
+    try:
+        return decode(model, [a.read for a in group], [(seed, a.place) for a in group], how)
+    except torch.OutOfMemoryError:
+        if len(group) == 1:
+            raise
+    torch.cuda.empty_cache()
+    half = len(group) // 2
+    return [a for part in (group[:half], group[half:]) for a in _answers(model, part, how, seed)]
+
+
+def _read(model: LocalModel, prompt: Encoded, how: How) -> list[int]:
+    """The ids that the model reads; raises BadInput where there is no room for an answer."""
+    bos, context = model.tokenizer.bos_id, model.network.context
+    read: list[int] = ([] if bos is None else [bos]) + prompt.ids.tolist()
     if not read:
         raise BadText("empty", "an empty prompt needs a BOS token to start from (bos='bos')")
-    if len(read) + max_new_tokens > network.context:
+    if len(read) + how.max_new_tokens > context:
         raise BadInput(
-            f"the prompt has {len(read)} tokens; with {max_new_tokens} new ones it exceeds the "
-            f"context of {network.context}"
+            f"the prompt has {len(read)} tokens; with {how.max_new_tokens} new ones it exceeds the "
+            f"context of {context}"
         )
-    tokens, found, ended = yield from _sample(
-        model, read, max_new_tokens, n, temperature, top_p, top_k, seed, stop, fields
-    )
-    greedy = temperature == 0
-    sampling = {} if greedy else {
-        "temperature": temperature, "top_p": top_p, "top_k": top_k, "seed": list(seed)
+    return read
+
+
+def _trace(
+    model: LocalModel, prompt: Encoded, answer: Answer, how: How, seed: tuple[int, int]
+) -> Trace:
+    """An answer with its prompt, of whose tokens nothing is known but that they were read."""
+    tokenizer, fields = model.tokenizer, how.fields
+    tokens, pieces, reason = _finish(model, answer.tokens, answer.ended, how.stop)
+    held: dict[str, Any] = {
+        k: _after(np.stack(v)[: len(tokens)], len(prompt.ids), past_end=k in PAST_END)
+        for k, v in answer.values.items()
+    }
+    ids = np.concatenate([prompt.ids, np.array(tokens, np.int64)])
+    spans = np.concatenate([
+        prompt.spans, np.asarray(pieces, np.int32).reshape(-1, 2) + len(prompt.text)
+    ])  # fmt: skip
+    known = np.concatenate([ids, held["top_ids"].ravel()] if fields.top_k else [ids])
+    sampling = {} if answer.greedy else {
+        "temperature": how.temperature, "top_p": how.top_p, "top_k": how.top_k, "seed": list(seed)
     }  # fmt: skip
-    out = []
-    for s in range(n):
-        answer, pieces, reason = _finish(model, tokens[s], ended[s], stop)
-        held: dict[str, Any] = {
-            k: _after(v[s][: len(answer)], len(prompt.ids), past_end=k in PAST_END)
-            for k, v in found.items()
-        }
-        all_ids = np.concatenate([prompt.ids, np.array(answer, np.int64)])
-        spans = np.concatenate([
-            prompt.spans, np.asarray(pieces, np.int32).reshape(-1, 2) + len(prompt.text)
-        ])  # fmt: skip
-        shown = [all_ids, held["top_ids"].ravel()] if fields.top_k else [all_ids]
-        known = np.concatenate(shown)
-        answer_text = tokenizer.hf.decode(answer, clean_up_tokenization_spaces=False)
-        out.append(
-            Trace(
-                ids=all_ids, spans=spans, text=prompt.text + answer_text,
-                prompt_tokens=len(prompt.ids), betas=fields.betas,
-                vocab=tokenizer.strings(known[known >= 0]),
-                provenance=dataclasses.replace(
-                    model.provenance, kind=prompt.kind,
-                    decoding="greedy" if greedy else "sampled",
-                    sampling=sampling, finish_reason=reason,
-                ),
-                **held,
-            )
-        )  # fmt: skip
-    return out
+    return Trace(
+        ids=ids, spans=spans, betas=fields.betas, prompt_tokens=len(prompt.ids),
+        text=prompt.text + tokenizer.hf.decode(tokens, clean_up_tokenization_spaces=False),
+        vocab=tokenizer.strings(known[known >= 0]),
+        provenance=dataclasses.replace(
+            model.provenance, kind=prompt.kind, sampling=sampling, finish_reason=reason,
+            decoding="greedy" if answer.greedy else "sampled",
+        ),
+        **held,
+    )  # fmt: skip
 
 
 def read_prompt(model: LocalModel, prompt: TextLike) -> Encoded:
-    """A prompt as the model reads it; raises BadText for a chat without a template."""
+    """A prompt as the model reads it; raises BadText where it cannot be."""
     text, kind = prompt_text(model, prompt)
+    if text:  # none is left where there is a BOS to start from
+        render(model.tokenizer, Text(text))
     enc = model.tokenizer.hf(
         text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
     )
@@ -118,105 +179,6 @@ def prompt_text(model: LocalModel, prompt: TextLike) -> tuple[str, str]:
         return (rendered[len(bos) :] if bos and rendered.startswith(bos) else rendered), "chat"
     text = Text.of(prompt)
     return (text.prompt or "") + text.text, "completion"
-
-
-def _check(max_new_tokens: int, n: int, temperature: float, top_p: float, top_k: int) -> None:
-    if max_new_tokens < 1 or n < 1:
-        raise BadInput("max_new_tokens and n must be at least 1")
-    if not temperature >= 0:
-        raise BadInput(f"temperature must be 0 (greedy) or more, not {temperature}")
-    if not 0 < top_p <= 1 or top_k < 0:
-        raise BadInput("top_p must be in (0, 1] and top_k 0 (off) or more")
-    if temperature == 0 and n > 1:
-        raise BadInput("n greedy answers would all be the same; set a temperature")
-
-
-def _sample(
-    model: LocalModel, read: list[int], limit: int, n: int, temperature: float, top_p: float,
-    top_k: int, seed: tuple[int, int], stop: tuple[str, ...], fields: Fields,
-) -> Generator[
-    list[list[int]], None, tuple[list[list[int]], dict[str, list[Array]], list[bool]]
-]:  # fmt: skip
-    network, hf = model.network, model.tokenizer.hf
-    reducers = kernels.reducers_for(
-        fields | Fields(top_k=1),
-        boundary_ids=model.boundary_ids if fields.boundary else None,
-    )
-    draw = torch.Generator(device="cpu").manual_seed(
-        int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> 1)
-    )
-    stops = {t for t in _end_ids(model)}
-    state, cache = network.prefill(read)
-    if n > 1:
-        state = state.repeat_interleave(n, 0)
-        cache.batch_repeat_interleave(n)
-    tokens: list[list[int]] = [[] for _ in range(n)]
-    ended = [False] * n
-    steps: list[dict[str, Array]] = []
-    for position in range(len(read), len(read) + limit):
-        logits = network.logits(state)
-        if temperature == 0:
-            top = kernels.visit_logits(
-                logits.clone(), torch.full((n,), -1, device=logits.device),
-                kernels.reducers_for(Fields(top_k=1)),
-            )["top_ids"][:, 0].long()  # fmt: skip
-            chosen = top
-        else:
-            chosen = _draw(logits, temperature, top_p, top_k, draw)
-        step = {
-            k: v.cpu().numpy()
-            for k, v in kernels.visit_logits(logits, chosen, reducers).items()
-            if k != "lse"
-        }
-        if fields.hidden:
-            step["hidden"] = state.float().cpu().numpy()
-        steps.append(step)
-        for s in range(n):
-            if not ended[s]:
-                tokens[s].append(int(chosen[s]))
-                ended[s] = tokens[s][-1] in stops or _stopped(hf, tokens[s], stop)
-        yield tokens
-        if all(ended) or position + 1 == len(read) + limit:
-            break
-        state = network.step(chosen, position, cache)
-    drop = () if fields.top_k else ("top_ids", "top_logp")
-    found = {
-        k: [np.stack([step[k][s] for step in steps]) for s in range(n)]
-        for k in steps[0]
-        if k not in drop
-    }
-    if fields.top_k:
-        for k in ("top_ids", "top_logp"):
-            found[k] = [v[:, : fields.top_k] for v in found[k]]
-    return tokens, found, ended
-
-
-def _draw(
-    logits: torch.Tensor, temperature: float, top_p: float, top_k: int, draw: torch.Generator
-) -> torch.Tensor:
-    p = torch.softmax(logits.double().cpu() / temperature, -1)
-    if top_k:
-        kth = p.topk(min(top_k, p.shape[1]), -1).values[:, -1:]
-        p = p.masked_fill(p < kth, 0.0)
-    if top_p < 1:
-        sorted_p, order = p.sort(-1, descending=True)
-        beyond = sorted_p.cumsum(-1) - sorted_p >= top_p
-        p = p.masked_fill(torch.zeros_like(beyond).scatter(1, order, beyond), 0.0)
-    return torch.multinomial(p, 1, generator=draw)[:, 0].to(logits.device)
-
-
-def _end_ids(model: LocalModel) -> set[int]:
-    ends = getattr(model.network.hf.generation_config, "eos_token_id", None)
-    own = model.tokenizer.hf.eos_token_id
-    out = {own} if own is not None else set()
-    return out | set(ends if isinstance(ends, list) else [ends] if ends is not None else [])
-
-
-def _stopped(hf: Any, tokens: list[int], stop: tuple[str, ...]) -> bool:
-    if not stop:
-        return False
-    text = hf.decode(tokens, clean_up_tokenization_spaces=False)
-    return any(s in text for s in stop)
 
 
 def _finish(

@@ -48,8 +48,13 @@ class LanguageModel(Protocol):
         seed: int = 0,
         stop: Sequence[str] = (),
         fields: Fields = DEFAULT_FIELDS,
+        greedy: bool = False,
+        on_reject: OnReject | None = None,
     ) -> Iterator[list[Trace]]:
-        """For each prompt, n answers with their traces, whose log p is always the model's own."""
+        """For each prompt, n answers with their traces, whose log p is always the model's own.
+
+        greedy: put the greedy answer before the n drawn ones.   on_reject: as `trace`.
+        """
         ...
 
     def continuations(
