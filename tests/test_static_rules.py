@@ -37,11 +37,12 @@ ARROWS: dict[str, set[str]] = {
     "tasks": LOW | {"_bundle", "_declare", "models", "scores", "metrics", "theory"},
     "kernels": LOW,
     "models": LOW | {"_declare", "kernels"},
+    "serve": LOW | {"_bundle", "_declare", "_table", "models", "web"},
     "testing": LOW | {"_declare", "kernels", "models"},
     "objectives": {"_errors"},
     "training": LOW | {"models"},
 }
-FACES = {"cli", "web", "__main__"}
+FACES = {"cli", "web", "serve", "__main__"}
 HEAVY = {"torch", "transformers", "gguf", "accelerate", "safetensors"}
 MAY_USE_HEAVY = {"kernels", "models", "objectives", "testing", "training"}
 
