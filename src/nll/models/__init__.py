@@ -7,6 +7,7 @@ from nll.models._capabilities import Capabilities, availability, capabilities, p
 from nll.models._embedded import converted_folder, find_gguf, install_embedded
 from nll.models._load import from_transformers, load
 from nll.models._openai import from_openai
+from nll.models._parity import FieldDifference, Parity, Worst, compare, parity
 from nll.models._protocol import LanguageModel
 from nll.models._replay import Recorder
 from nll.models._retry import Retry
@@ -14,11 +15,15 @@ from nll.models._retry import Retry
 __all__ = [
     "Bounds",
     "Capabilities",
+    "FieldDifference",
     "LanguageModel",
+    "Parity",
     "Recorder",
     "Retry",
+    "Worst",
     "availability",
     "capabilities",
+    "compare",
     "converted_folder",
     "entropy_bounds",
     "find_gguf",
@@ -26,5 +31,6 @@ __all__ = [
     "from_transformers",
     "install_embedded",
     "load",
+    "parity",
     "possible",
 ]

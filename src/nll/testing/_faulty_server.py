@@ -23,9 +23,9 @@ from nll.trace import Array
 
 # What may be ordered for one request; a number or date goes behind a colon, as in 429:2 or slow:1.
 FAULTS = (
-    "reset", "truncated", "429", "429:date", "slow", "400", "401", "403", "404", "408", "500",
-    "502", "503", "wrong_model", "no_logprobs", "fewer", "null", "late", "values_late", "base10", "zeros",
-    "positive", "duplicated", "other_text", "not_json",
+    "reset", "truncated", "not_json", "slow", "400", "401", "403", "404", "408", "409", "429",
+    "429:date", "500", "502", "503", "wrong_model", "no_logprobs", "fewer", "null", "late",
+    "values_late", "base10", "zeros", "positive", "duplicated", "other_text",
 )  # fmt: skip
 
 
