@@ -227,8 +227,11 @@ class Trace:
         return mask
 
     @cached_property
-    def _all_scored(self) -> bool:
-        return bool(self.scored.all())
+    def scored_part(self) -> slice | Array:
+        """An index of the scored tokens: a slice, which copies nothing, where they lie together."""
+        first = int(np.argmax(self.scored)) if self.n_scored else len(self)
+        together = first + self.n_scored
+        return slice(first, together) if self.scored[first:together].all() else self.scored
 
     @cached_property
     def _values(self) -> dict[str, Array]:
@@ -256,7 +259,7 @@ class Trace:
         held: Array | None = self._values.get(name)
         if held is None:
             value = self.field(name)
-            held = (value if self._all_scored else value[self.scored]).astype(np.float64)
+            held = value[self.scored_part].astype(np.float64)
             held.flags.writeable = False
             if name != "hidden":
                 self._values[name] = held

@@ -260,7 +260,7 @@ def _candidates(trace: Trace, k: int) -> Array | Undefined:
     """
     top = trace.field("top_logp")
     if top.shape[1] >= k:
-        return top[:, :k] if trace.n_scored == len(trace) else top[trace.scored, :k]
+        return top[:, :k][trace.scored_part]
     size = trace.provenance.vocab_size
     if size is not None and size < k:
         return Undefined(f"the vocabulary has only {size} tokens, {k} are needed")
