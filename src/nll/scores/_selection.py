@@ -191,13 +191,14 @@ def top_k_entropy(trace: Trace, *, k: int = 5) -> float:
         raise BadInput(f"k must be 1 or more, not {k}")
     if not trace.n_scored:
         return NO_TOKENS
-    kept = trace.values("top_logp")
+    kept = trace.field("top_logp")
     if kept.shape[1] < min(k, trace.provenance.vocab_size or k):
         raise BadInput(f"the trace keeps {kept.shape[1]} tokens a position; trace with top_k={k}")
-    logp = kept[:, :k] - np.logaddexp.reduce(kept[:, :k], axis=1, keepdims=True)
-    p = np.exp(logp)
-    terms = -p * np.where(p > 0, logp, 0.0)
-    return defined(max(float(terms.sum(axis=1).mean()), 0.0))
+    logp = kept[:, :k][trace.scored_part].T.astype(np.float64)
+    mass = np.exp(logp)
+    whole = mass.sum(axis=0)
+    terms = np.multiply(mass, logp, out=np.zeros_like(mass), where=mass > 0).sum(axis=0)
+    return defined(max(float((np.log(whole) - terms / whole).mean()), 0.0))
 
 
 def local_logp(step_means: npt.ArrayLike) -> float:
