@@ -219,7 +219,10 @@ def test_samples_come_with_the_greedy_answer_and_clusters(sampling):
     prompts = [Text("ab", id="q"), ("cd", "never generated")]
     bundles = list(nll.gather(model, prompts, sampling, cluster=lambda a: [0] * len(a), **options))
     assert not model.calls
-    assert [p for prompts, _ in model.generated for p in prompts] == ["ab", "ab", "cd", "cd"]
+    ((asked, how),) = model.generated  # one generation: a prompt is read once for all its answers
+    assert asked == ["ab", "cd"]
+    assert how["greedy"]
+    assert how["n"] == 4
     for bundle in bundles:
         assert bundle.trace is None
         assert len(bundle.samples.drawn) == 4
@@ -240,6 +243,31 @@ def test_samples_and_the_texts_own_trace_go_together(sampling):
     )
     assert bundle.trace.scored_text == "cd"
     assert all(t.text.startswith("ab") for t in bundle.samples.drawn)
+
+
+def test_answers_are_those_of_the_model_alone(sampling):
+    options = {"max_new_tokens": 6, "seed": 9}
+    texts = ["ab", ("a longer prompt ", "x"), "c"]
+    bundles = nll.gather(MODEL, texts, [sampling], n_samples=3, temperature=0.7, **options)
+    prompts = ["ab", "a longer prompt ", "c"]
+    greedy = MODEL.generate(prompts, max_new_tokens=6)
+    drawn = MODEL.generate(prompts, n=3, temperature=0.7, **options)
+    for bundle, (one,), many in zip(bundles, greedy, drawn, strict=True):
+        assert bundle.samples.greedy.text == one.text
+        np.testing.assert_allclose(bundle.samples.greedy.logp, one.logp, atol=2e-5)
+        assert [t.text for t in bundle.samples.drawn] == [t.text for t in many]
+        for mine, other in zip(bundle.samples.drawn, many, strict=True):
+            np.testing.assert_allclose(mine.logp, other.logp, atol=2e-5)
+
+
+def test_texts_that_cannot_be_traced_keep_the_others_answers(sampling):
+    rejected = []
+    bundles = list(nll.gather(
+        MODEL, ["ab", ("cd", ""), ("ef", "g")], [sampling, "mean_nll"], n_samples=2,
+        max_new_tokens=3, on_reject=rejected.append,
+    ))  # fmt: skip
+    assert [r.index for r in rejected] == [1]
+    assert [b.samples.greedy.text[:2] for b in bundles] == ["ab", "ef"]
 
 
 def test_a_prompt_that_leaves_no_room_is_told(sampling):

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice, tee
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from nll._bundle import Bundle, Samples
 from nll._declare import TWO_MODELS, Request, requests
@@ -48,6 +48,7 @@ class _Item:
 
 
 _Found: TypeAlias = Trace | Rejected
+_T = TypeVar("_T")
 
 
 def gather(
@@ -76,9 +77,9 @@ def gather(
     reference: the second model.
     neighbours, perturb: from a text to texts like it (`functools.partial(nll.scores.perturb_spans,
     filler=..., n=10)`); of a completion or chat only the scored part is varied.
-    n_samples, temperature, max_new_tokens, seed: of the answers drawn for scores of samples, which
-    get the greedy answer too; the prompt is the text's prompt, or the text itself if it has none,
-    or the chat up to the last answer.   cluster: from the drawn answers to a label for each.
+    n_samples, temperature, max_new_tokens, seed: of the answers drawn for scores of samples, in
+    one generation with the greedy answer; the prompt is the text's prompt, or the text itself if it
+    has none, or the chat up to the last answer.   cluster: from the drawn answers to a label each.
     stride, on_reject: as in `LanguageModel.trace`.
 
     Where one text cannot give something (too short to perturb, say) its bundle's `missing` says why
@@ -92,17 +93,11 @@ def gather(
         raise BadInput("n_samples and max_new_tokens must be 1 or more, temperature above 0")
     items = _items(texts, needs, {"neighbours": neighbours, "perturbed": perturb}, on_reject)
 
-    def sample(item: _Item) -> Samples:
-        shared: dict[str, Any] = {"max_new_tokens": max_new_tokens, "fields": needs.samples}
-        (greedy,) = next(iter(model.generate([item.prompt], **shared)))
-        drawn = next(iter(model.generate(
-            [item.prompt], n=n_samples, temperature=temperature, seed=seed + item.index, **shared
-        )))  # fmt: skip
-        found = Samples(drawn, greedy=greedy, id=item.text.id)
-        labels = cluster(found.answers) if cluster is not None else ()
-        return dataclasses.replace(found, clusters=labels)
-
-    return _bundles(items, needs, model, reference, stride, on_reject, sample)
+    answers = {
+        "n": n_samples, "temperature": temperature, "max_new_tokens": max_new_tokens,
+        "seed": seed, "fields": needs.samples, "greedy": True,
+    }  # fmt: skip
+    return _bundles(items, needs, model, reference, stride, on_reject, answers, cluster)
 
 
 def _needs(
@@ -193,7 +188,8 @@ def _bundles(
     reference: LanguageModel | None,
     stride: int | None,
     on_reject: Callable[[Rejected], None] | None,
-    sample: Callable[[_Item], Samples],
+    answers: Mapping[str, Any],
+    cluster: Callable[[Sequence[str]], Sequence[int]] | None,
 ) -> Iterator[Bundle]:
     own = {"fields": needs.own, "stride": stride}
     # The second model would be run on the variants too if they went along with crossed texts.
@@ -201,19 +197,25 @@ def _bundles(
     spine = items
     nothing: Iterator[_Found] = iter(())
     main = aside = second = nothing
+    drawn: Iterator[list[Trace] | Rejected] = iter(())
     # Only what is run gets its copy of the items: one that nobody reads would hold all of them.
     if needs.traced:
         spine, copy = tee(spine)
         texts = (t for i in copy for t in (i.text, *(v for _, v in i.variants if not apart)))
-        main = _run(model, texts, reference=reference if apart else None, **own)
+        main = _run(model.trace, texts, reference=reference if apart else None, **own)
     if apart and needs.roles & set(VARIANTS):
         spine, copy = tee(spine)
-        aside = _run(model, (v for i in copy for _, v in i.variants), **own)
+        aside = _run(model.trace, (v for i in copy for _, v in i.variants), **own)
     if reference is not None and "reference" in needs.roles:
         spine, copy = tee(spine)
-        second = _run(reference, (i.text for i in copy), fields=needs.reference, stride=stride)
+        texts = (i.text for i in copy)
+        second = _run(reference.trace, texts, fields=needs.reference, stride=stride)
+    if "samples" in needs.roles:
+        spine, copy = tee(spine)
+        drawn = _run(model.generate, (i.prompt for i in copy), **answers)
     for item in spine:
         held: dict[str, Any] = {"missing": item.missing}
+        found = next(drawn) if "samples" in needs.roles else []
         if needs.traced:
             trace = next(main)
             others = list(islice(aside if apart else main, len(item.variants)))
@@ -224,14 +226,25 @@ def _bundles(
                 continue
             held["trace"] = trace
             for role in VARIANTS:
-                found = [t for (r, _), t in zip(item.variants, others, strict=True) if r == role]
-                _keep(held, role, found)
-        if "samples" in needs.roles:
-            try:
-                held["samples"] = sample(item)
-            except BadInput as error:
-                item.missing["samples"] = str(error)
+                these = [t for (r, _), t in zip(item.variants, others, strict=True) if r == role]
+                _keep(held, role, these)
+        if isinstance(found, Rejected):
+            item.missing["samples"] = found.detail
+        elif found:
+            held["samples"] = _samples(item, found, cluster)
         yield Bundle(**held)
+
+
+def _samples(
+    item: _Item,
+    answers: Sequence[Trace],
+    cluster: Callable[[Sequence[str]], Sequence[int]] | None,
+) -> Samples:
+    greedy, *drawn = answers
+    found = Samples(drawn, greedy=greedy, id=item.text.id)
+    if cluster is None:
+        return found
+    return dataclasses.replace(found, clusters=cluster(found.answers))
 
 
 def _keep(held: dict[str, Any], role: str, found: Sequence[_Found]) -> None:
@@ -244,24 +257,24 @@ def _keep(held: dict[str, Any], role: str, found: Sequence[_Found]) -> None:
         held["missing"][role] = first.detail
 
 
-def _run(model: LanguageModel, texts: Iterable[Text], **options: Any) -> Iterator[_Found]:
-    """The trace of each text, or why there is none, in order."""
+def _run(
+    call: Callable[..., Iterator[_T]], texts: Iterable[TextLike], **options: Any
+) -> Iterator[_T | Rejected]:
+    """What trace or generate gives for each text, or why it gives nothing, in order."""
     refused: dict[int, Rejected] = {}
     at = read = 0
 
-    def counted() -> Iterator[Text]:
+    def counted() -> Iterator[TextLike]:
         nonlocal read
         for text in texts:
             read += 1
             yield text
 
-    for trace in model.trace(
-        counted(), on_reject=lambda r: refused.update({r.index: r}), **options
-    ):
+    for found in call(counted(), on_reject=lambda r: refused.update({r.index: r}), **options):
         while at in refused:
             yield refused.pop(at)
             at += 1
-        yield trace
+        yield found
         at += 1
     for number in range(at, read):
         yield refused.pop(number)
