@@ -41,7 +41,7 @@ def main() -> None:
 
     @torch.inference_mode()
     def forward():
-        states = model.network.base(ids, use_cache=False).last_hidden_state
+        states = model.network.hf.base_model(ids, use_cache=False).last_hidden_state
         return model.network.head.logits(states[0, -1:])
 
     def one_by_one():

@@ -50,7 +50,7 @@ def by_length() -> dict[str, dict[str, float]]:
 
         def bare(given=given):
             with torch.inference_mode():
-                model.network.base(given, use_cache=False)
+                model.network.hf.base_model(given, use_cache=False)
 
         times = {"trace": [], "backbone": []}
         for _ in range(3):
