@@ -52,7 +52,8 @@ def main() -> None:
         "seconds": {name: statistics.median(times) for name, times in seen.items()},
         "speedup": 1 / ratio(seen, "int8", "float32"),
         "layer_mib": {
-            "float32": layer_mib(exact.network.hf.base_model), "int8": layer_mib(rounded.network.hf.base_model),
+            "float32": layer_mib(exact.network.hf.base_model),
+            "int8": layer_mib(rounded.network.hf.base_model),
         },
         "declared": rounded.provenance.declared_error,
         "error_mean": float(np.nanmean(gap)),
