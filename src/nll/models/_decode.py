@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -69,9 +69,23 @@ def decode(
     seeds: Sequence[tuple[int, int]],
     how: How,
 ) -> list[list[Answer]]:
-    """For each prompt of token ids, its answers, the greedy one first.
+    """For each prompt of token ids, its answers, the greedy one first; see `decoding`."""
+    answers: list[list[Answer]] = []
+    for answers in decoding(model, prompts, seeds, how):  # noqa: B007  the last step has them whole
+        pass
+    return answers
 
-    What a prompt's answers draw depends on its seed alone, not on what else is in the batch.
+
+def decoding(
+    model: LocalModel,
+    prompts: Sequence[list[int]],
+    seeds: Sequence[tuple[int, int]],
+    how: How,
+) -> Iterator[list[list[Answer]]]:
+    """The answers to each prompt after each step, in which all that go on grow by a token.
+
+    They are the same objects at every step; other work may be done in between. What a prompt's
+    answers draw depends on its seed alone, not on what else is in the batch.
     """
     network, hf = model.network, model.tokenizer.hf
     kinds = how.kinds
@@ -81,13 +95,15 @@ def decode(
         how.fields | Fields(top_k=1),
         boundary_ids=model.boundary_ids if how.fields.boundary else None,
     )
-    stops = _end_ids(model)
+    stops = end_ids(model)
     running = Continued(network, prompts)
     running.repeat(len(kinds))
+    size = len(kinds)
+    grouped = [answers[p * size : (p + 1) * size] for p in range(len(prompts))]
     live = list(range(len(answers)))
     for left in reversed(range(how.max_new_tokens)):
         logits = network.logits(running.state)
-        chosen = _chosen(logits, answers, live, chance, len(kinds))
+        chosen = _chosen(logits, answers, live, chance, size)
         found = _values(running.state, logits, chosen, reducers, how.fields)
         kept = []
         for at, row in enumerate(live):
@@ -98,15 +114,14 @@ def decode(
             answer.ended = answer.tokens[-1] in stops or _stopped(hf, answer.tokens, how.stop)
             if not answer.ended:
                 kept.append(at)
+        yield grouped
         if not kept or not left:
-            break
+            return
         if len(kept) < len(live):
             running.keep(kept)
             chosen = chosen[torch.tensor(kept, device=chosen.device)]
             live = [live[at] for at in kept]
         running.step(chosen)
-    size = len(kinds)
-    return [answers[p * size : (p + 1) * size] for p in range(len(prompts))]
 
 
 class _Chance:
@@ -181,7 +196,8 @@ def _allowed(logits: torch.Tensor, how: How) -> torch.Tensor:
     return p
 
 
-def _end_ids(model: LocalModel) -> set[int]:
+def end_ids(model: LocalModel) -> set[int]:
+    """Tokens that end an answer: the tokenizer's own and those of the generation settings."""
     ends = getattr(model.network.hf.generation_config, "eos_token_id", None)
     own = model.tokenizer.hf.eos_token_id
     out = {own} if own is not None else set()

@@ -63,7 +63,7 @@ class ChatCompletion:
         asked = request.max_completion_tokens or request.max_tokens
         self.limit = asked or min(served.limits.new_tokens, self.model.network.context)
         self._fit = asked is None
-        self.how = settings(request, served, self.limit, self.k)
+        self.how, self.seed = settings(request, served, self.limit, self.k)
         self.head = head("chat.completion", self.model, request.model)
 
     async def begin(self) -> None:
@@ -76,7 +76,7 @@ class ChatCompletion:
             self.limit = max(1, min(self.limit, room))
             self.how = dataclasses.replace(self.how, max_new_tokens=self.limit)
         check_room(self.model, self.prompt, self.limit)
-        self.answers = Answers(self.model, [self.prompt], self.how)
+        self.answers = Answers(self.model, [self.prompt], self.how, self.seed)
         if request.stream:
             self.answers.stream()
         fields = Fields(top_k=self.prompt_k)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nll.models._steps import Answer
+from nll.models._decode import Answer
 from nll.serve._generation import (
     Answers,
     Told,
@@ -58,7 +58,7 @@ class Completion:
         self.k = check_k(request.logprobs, served, "logprobs")
         self.prompt_k = check_k(request.prompt_logprobs, served, "prompt_logprobs")
         self.limit = 16 if request.max_tokens is None else request.max_tokens
-        self.how = settings(request, served, max(self.limit, 1), self.k)
+        self.how, self.seed = settings(request, served, max(self.limit, 1), self.k)
         if not request.prompts:
             raise ApiError(400, "there is no prompt", "empty", "prompt")
         self.head = head("text_completion", self.model, request.model)
@@ -73,7 +73,7 @@ class Completion:
         if self.limit:
             for prompt in self.prompts:
                 check_room(self.model, prompt, self.limit)
-            self.answers = Answers(self.model, self.prompts, self.how)
+            self.answers = Answers(self.model, self.prompts, self.how, self.seed)
             if request.stream:
                 self.answers.stream()
         asked = request.prompt_logprobs is not None

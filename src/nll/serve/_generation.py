@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nll.models._steps import Answer, How, end_ids
+from nll.models._decode import Answer, How, end_ids
 from nll.serve._served import Served
 from nll.serve._spoken import Speaker
 from nll.serve._wire import ApiError, ChatRequest, CompletionRequest
 from nll.serve._worker import Answering
-from nll.trace import Trace
+from nll.trace import Fields, Trace
 
 if TYPE_CHECKING:
     from nll.models._encode import Encoded
@@ -54,8 +54,8 @@ def usage(prompts: list[int], answers: list[int]) -> dict[str, int]:
 
 def settings(
     request: CompletionRequest | ChatRequest, served: Served, limit: int, alternatives: int
-) -> How:
-    """How to draw; raises ApiError 400 for more than the server gives."""
+) -> tuple[How, int]:
+    """How to draw, and the seed; raises ApiError 400 for more than the server gives."""
     n = 1 if request.n is None else request.n
     temperature = 1.0 if request.temperature is None else request.temperature
     if n > served.limits.answers:
@@ -66,10 +66,11 @@ def settings(
         most = served.limits.new_tokens
         raise ApiError(400, f"at most {most} new tokens", "too_many_tokens", "max_tokens")
     seed = secrets.randbits(63) if request.seed is None else request.seed % 2**64
-    return How(
+    how = How(
         limit, n, temperature, 1.0 if request.top_p is None else request.top_p,
-        max(request.top_k or 0, 0), seed, request.stops, alternatives,
+        max(request.top_k or 0, 0), request.stops, Fields(top_k=max(1, alternatives)),
     )  # fmt: skip
+    return how, seed
 
 
 def check_k(asked: int | None, served: Served, param: str) -> int:
@@ -97,13 +98,15 @@ def check_room(model: LocalModel, prompt: Encoded, new: int) -> None:
 class Answers:
     """The answers to several prompts on their way: awaited as a whole, or told step by step."""
 
-    def __init__(self, model: LocalModel, prompts: list[Encoded], how: How):
+    def __init__(self, model: LocalModel, prompts: list[Encoded], how: How, seed: int):
         self._model, self._stop, self._ends = model, how.stop, end_ids(model)
         self._gone = threading.Event()
         self._loop = asyncio.get_running_loop()
         self._told: asyncio.Queue[Told | ApiError] = asyncio.Queue()
         self._streaming = False
-        self.jobs = [Answering(model, p, i, how, self._hear(i)) for i, p in enumerate(prompts)]
+        self.jobs = [
+            Answering(model, p, how, (seed, i), self._hear(i)) for i, p in enumerate(prompts)
+        ]
 
     def _hear(self, prompt: int) -> Callable[[list[int]], None]:
         def hear(counts: list[int]) -> None:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nll.models._decode import Answer
 from nll.models._encode import piece_spans
-from nll.models._steps import Answer
 from nll.serve._shapes import HALF
 from nll.trace import Trace
 
@@ -73,11 +73,10 @@ class Speaker:
         return piece, self._trace(text, range(first, self._released))
 
     def _trace(self, text: str, part: range) -> Trace:
+        """A trace of these tokens alone, which begins where they begin."""
         ids = np.array([self._answer.tokens[t] for t in part], np.int64)
-        rows = [self._answer.values[t] for t in part]
         held: dict[str, Any] = {
-            k: np.stack([row[k] for row in rows]) if rows else np.zeros((0, 1)[: 1 + ("top" in k)])
-            for k in _KEPT
+            k: np.array(self._answer.values[k][part.start : part.stop]) for k in _KEPT
         }
         known = np.concatenate([ids, held["top_ids"].ravel()]).astype(np.int64)
         spans: Any = [(self._after[t], self._after[t + 1]) for t in part]

@@ -13,7 +13,7 @@ from operator import or_
 from typing import TYPE_CHECKING
 
 from nll._errors import NllError
-from nll.models._steps import Answer, How, answering
+from nll.models._decode import Answer, How, decoding
 from nll.serve._limits import Limits
 from nll.serve._metrics import Metrics
 from nll.trace import Fields, Trace
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 # Tokens that one turn of scoring takes, in units of the model's batch: many when nobody waits for
 # the next word of an answer, few when somebody does.
 ALONE, BESIDE_ANSWERS = 8, 1
+
+# Answers that are written in one batch, and tokens that it may come to hold.
+ROWS, CACHED = 32, 32_768
 
 
 class Busy(NllError):
@@ -62,24 +65,40 @@ class Answering:
 
     model: LocalModel
     prompt: Encoded
-    place: int
     how: How
+    seed: tuple[int, int]
     tell: Callable[[list[int]], None]
     future: Future[list[Answer]] = field(default_factory=Future)
     answers: list[Answer] = field(default_factory=list)
-    steps: Iterator[None] | None = None
+    written: list[int] = field(default_factory=list)
 
     @property
     def tokens(self) -> int:
         """What it costs at most."""
         return len(self.prompt.ids) + self.how.max_new_tokens * self.how.n
 
-    def begin(self) -> Iterator[None]:
-        """The steps in which the answers are written."""
+    @property
+    def read(self) -> list[int]:
+        """What the model reads."""
         bos = self.model.tokenizer.bos_id
-        read = [*([] if bos is None else [bos]), *self.prompt.ids.tolist()]
-        self.answers = [Answer() for _ in range(self.how.n)]
-        return answering(self.model, read, self.place, self.how, self.answers)
+        return [*([] if bos is None else [bos]), *self.prompt.ids.tolist()]
+
+    def beside(self, first: Answering) -> bool:
+        """Whether one batch may write both: drawn alike, of like length where padding is borne."""
+        if self.model is not first.model or self.how != first.how:
+            return False
+        size, other = sorted((len(self.prompt.ids), len(first.prompt.ids)))
+        whole = other + self.how.max_new_tokens
+        padded = other <= 16 + 3 * size // 2 and whole <= self.model.network.pad_limit
+        return size == other or padded
+
+
+@dataclass(slots=True)
+class _Run:
+    """Answers that are written together, a token of each per step."""
+
+    jobs: list[Answering]
+    steps: Iterator[list[list[Answer]]]
 
 
 class Worker:
@@ -90,7 +109,7 @@ class Worker:
         self._wake = threading.Condition()
         self._texts: deque[Scoring] = deque()
         self._prompts: deque[Answering] = deque()
-        self._active: list[Answering] = []
+        self._active: list[_Run] = []
         self._held = [0, 0]  # texts and tokens that wait or run
         self._rate = 200.0  # tokens a second, measured as it goes
         self._closed = False
@@ -151,15 +170,35 @@ class Worker:
                 if self._closed and not (self._texts or self._prompts or self._active):
                     return
                 batch = self._next_texts()
-                while self._prompts and len(self._active) < self._limits.generations:
-                    job = self._prompts.popleft()
-                    if job.future.set_running_or_notify_cancel():
-                        self._active.append(job)
+                begun = self._next_prompts()
             if batch:
                 self._score(batch)
-            for job in list(self._active):
-                if not self._step(job):
-                    self._active.remove(job)
+            if begun:
+                steps = decoding(
+                    begun[0].model, [j.read for j in begun], [j.seed for j in begun], begun[0].how
+                )
+                self._active.append(_Run(begun, steps))
+            self._active = [run for run in self._active if self._step(run)]
+
+    def _next_prompts(self) -> list[Answering]:
+        """What of the waiting can be written together, if there is room for one more run."""
+        batch: list[Answering] = []
+        if len(self._active) >= self._limits.generations:
+            return batch
+        left: deque[Answering] = deque()
+        rows = cached = 0
+        for job in self._prompts:
+            more = rows + job.how.n
+            fits = not batch or (
+                job.beside(batch[0]) and more <= ROWS and cached + job.tokens <= CACHED
+            )
+            if not fits:
+                left.append(job)
+            elif job.future.set_running_or_notify_cancel():
+                batch.append(job)
+                rows, cached = more, cached + job.tokens
+        self._prompts = left
+        return batch
 
     def _next_texts(self) -> list[Scoring]:
         """What has arrived, up to a turn's worth, all of one kind: the same models."""
@@ -208,28 +247,37 @@ class Worker:
         for job, trace in zip(batch, traces, strict=True):
             job.future.set_result(trace)
 
-    def _step(self, job: Answering) -> bool:
-        """One more token of an answer; whether it goes on."""
+    def _step(self, run: _Run) -> bool:
+        """One more token of each answer; whether any goes on."""
         began = time.perf_counter()
+        read = 0 if run.jobs[0].answers else sum(len(j.prompt.ids) for j in run.jobs)
         try:
-            read = 0 if job.steps else len(job.prompt.ids)
-            job.steps = job.steps or job.begin()
-            before = sum(len(a.tokens) for a in job.answers)
-            goes_on = next(job.steps, self) is not self
-            written = [len(a.tokens) for a in job.answers]
-            if goes_on:
-                job.tell(written)
-            else:
-                job.future.set_result(job.answers)
+            found = next(run.steps)
+        except Exception as error:  # noqa: BLE001  goes to those who asked
+            for job in run.jobs:
+                if not job.future.done():
+                    job.future.set_exception(error)
+            return False
+        self._count(read, time.perf_counter() - began)
+        for job, answers in zip(run.jobs, found, strict=True):
+            if not job.future.done():
+                self._tell(job, answers)
+        return not all(job.future.done() for job in run.jobs)
+
+    def _tell(self, job: Answering, answers: list[Answer]) -> None:
+        """Say how far the answers to one prompt are, or that they are whole or not wanted."""
+        written = [len(a.tokens) for a in answers]
+        self._metrics.generated.inc(sum(written) - sum(job.written))
+        job.answers, job.written = answers, written
+        try:
+            job.tell(written)
         except CancelledError:
             job.future.set_exception(CancelledError())
-            return False
-        except Exception as error:  # noqa: BLE001  goes to the one who asked
-            job.future.set_exception(error)
-            return False
-        self._count(read, time.perf_counter() - began if read else 0.0)
-        self._metrics.generated.inc(sum(written) - before)
-        return goes_on
+            return
+        if all(
+            a.ended or n == job.how.max_new_tokens for a, n in zip(answers, written, strict=True)
+        ):
+            job.future.set_result(answers)
 
     def _count(self, tokens: int, seconds: float) -> None:
         self._metrics.scored.inc(tokens)
