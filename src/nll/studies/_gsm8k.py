@@ -9,8 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from nll import metrics
 from nll.scores import split_steps
-from nll.studies._study import Setting
+from nll.studies._study import Finding, Setting
+from nll.trace import Array
 
 _WRITERS = ("6b_finetuning", "6b_verification", "175b_finetuning", "175b_verification")
 _CALCULATED = re.compile(r"<<[^>]*>>")
@@ -46,6 +48,17 @@ def one_right_one_wrong(problem: Problem, draw: np.random.Generator) -> tuple[Ch
         held = [c for c in problem.chains if c.right is right and c.answer]
         both.append(held[int(draw.integers(len(held)))])
     return both[0], both[1]
+
+
+def paired_auroc(name: str, right: Array, wrong: Array, *, seed: int = 0) -> Finding:
+    """AUROC of right against wrong, its interval from resampling the problems they share."""
+    found = metrics.bootstrap(_auroc_of_pairs, right, wrong, n=1000, seed=seed)
+    return Finding(name, float(found.value), float(found.low), float(found.high), 2 * len(right))
+
+
+def _auroc_of_pairs(right: Array, wrong: Array) -> float:
+    label = np.repeat([1, 0], [len(right), len(wrong)])
+    return metrics.auroc(label, np.concatenate([right, wrong]))
 
 
 def _problem(row: dict[str, Any]) -> Problem:

@@ -10,7 +10,13 @@ import numpy as np
 from nll import metrics, scores
 from nll.models import LanguageModel
 from nll.studies._common import by_name
-from nll.studies._gsm8k import Chain, Problem, one_right_one_wrong, read_problems
+from nll.studies._gsm8k import (
+    Chain,
+    Problem,
+    one_right_one_wrong,
+    paired_auroc,
+    read_problems,
+)
 from nll.studies._study import Finding, Outcome, Setting, Verdict, study
 from nll.trace import Array
 
@@ -124,17 +130,6 @@ def _columns(rows: Sequence[Row], key: tuple[str, str, str] | str) -> tuple[Arra
     name = key if isinstance(key, str) else f"{key[0]}, {key[1]}: {key[2]}"
     right, wrong = (np.array([r.measured[side][name] for r in rows]) for side in (0, 1))
     return right, wrong
-
-
-def paired_auroc(name: str, right: Array, wrong: Array, *, seed: int = 0) -> Finding:
-    """AUROC of right against wrong, its interval from resampling the problems they share."""
-    found = metrics.bootstrap(_auroc_of_pairs, right, wrong, n=1000, seed=seed)
-    return Finding(name, float(found.value), float(found.low), float(found.high), 2 * len(right))
-
-
-def _auroc_of_pairs(right: Array, wrong: Array) -> float:
-    label = np.repeat([1, 0], [len(right), len(wrong)])
-    return metrics.auroc(label, np.concatenate([right, wrong]))
 
 
 def _baselines(rows: Sequence[Row], seed: int) -> list[Finding]:
