@@ -25,6 +25,7 @@ LIKELIHOOD: Mapping[str, Callable[[Trace], float]] = {
     "mean NLL": scores.mean_nll, "max NLL": scores.max_nll, "mean entropy": scores.mean_entropy,
 }  # fmt: skip
 CUT = 800  # characters read of each solution in quick mode
+RESAMPLES = 1000
 EACH = 25  # solutions of each label and benchmark in quick mode
 DETECTORS = {"GPT-4o": "gpt4o", "Qwen-72B": "qwen72b", "Llama-70B": "llama70b"}
 
@@ -251,7 +252,7 @@ def _separation(
     members = [np.flatnonzero(problem == p) for p in range(problem.max() + 1)]
     draw = np.random.default_rng(seed)
     drawn = []
-    for _ in range(1000):
+    for _ in range(RESAMPLES):
         at = np.concatenate([members[i] for i in draw.integers(len(members), size=len(members))])
         drawn.append(within_auroc(y[at], values[at], group[at]))
     low, high, lowest, highest = np.nanquantile(drawn, [0.025, 0.975, 0.025 / 6, 1 - 0.025 / 6])
@@ -317,7 +318,9 @@ def _figure(told: Sequence[Account]) -> Figure:
         for kind, style in (("automatic", "o-"), ("manual", "s--")):
             values = [getattr(a.counts, f"{kind}_accuracy") for a in mine]
             axes.plot(n, values, style, color=colour, label=f"{method}, {kind}")
-    axes.set_xscale("log", base=4)
+    axes.set_xscale("log")
+    axes.set_xticks([4, 16, 64, 256], ["4", "16", "64", "256"], minor=False)
+    axes.minorticks_off()
     axes.set_xlabel("samples N")
     axes.set_ylabel("accuracy, Qwen2.5-Math-72B on AIME")
     axes.set_ylim(0, None)
