@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -47,6 +48,7 @@ class Caller:
         self._client = openai.OpenAI(
             api_key=key or "none", base_url=url, max_retries=0, timeout=timeout
         )
+        weakref.finalize(self, self._client.close)
 
     def __repr__(self) -> str:
         return f"<Caller {self.url}>"

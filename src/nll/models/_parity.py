@@ -188,7 +188,8 @@ def _largest(values: Sequence[float]) -> float:
 def _joined(parts: Sequence[Array]) -> Array:
     """All differences that exist as one array."""
     flat = np.concatenate([p.ravel() for p in parts]) if parts else np.empty(0)
-    return flat[~np.isnan(flat)]
+    known: Array = flat[~np.isnan(flat)]
+    return known
 
 
 def _matched(x: Trace, y: Trace) -> tuple[Array, Array]:
@@ -224,7 +225,8 @@ def _apart(p: Array, q: Array) -> Array:
         width = min(x.shape[1], y.shape[1])
         x, y = x[:, :width], y[:, :width]
     with np.errstate(invalid="ignore"):
-        return np.where(x == y, 0.0, np.abs(x - y))
+        apart: Array = np.where(x == y, 0.0, np.abs(x - y))
+    return apart
 
 
 def _worst(number: int, x: Trace, y: Trace, t: int, u: int) -> Worst:

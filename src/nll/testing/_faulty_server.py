@@ -131,11 +131,11 @@ class FaultyServer:
     ) -> dict[str, Any]:  # fmt: skip
         text = "".join(map(_string, new))
         if chat:
-            k = int(body.get("top_logprobs") or 0)
+            most = int(body.get("top_logprobs") or 0)
             content = [
                 {"token": _string(i), "logprob": float(row[i]), "bytes": list(_string(i).encode()),
                  "top_logprobs": [{"token": _string(j), "logprob": float(row[j])}
-                                  for j in _best(row, k)]}
+                                  for j in _best(row, most)]}
                 for i, row in self._rows(ids, new)
             ]  # fmt: skip
             message = {"role": "assistant", "content": text}
