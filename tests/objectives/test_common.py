@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,13 +16,14 @@ from torch import Tensor
 import nll
 from nll import objectives
 from nll._errors import BadInput
+from nll.objectives._common import reduce
 from nll.objectives._declare import objective
-from tests.objectives.cases import Case, logps, ragged_mask
+from tests.objectives.cases import B, Case, T, logps, normal, ragged_mask
 
 # Public, but no objectives: types, log-probs, weights; each has a test that names it.
 PLAIN = {
-    "Objective", "SequenceLogps", "TokenLogps", "linear_logps", "objectives", "sequence_logps",
-    "token_logps",
+    "Objective", "SequenceLogps", "TokenLogps", "kto_baseline", "linear_logps", "npo_weight",
+    "objectives", "sequence_logps", "token_logps",
 }  # fmt: skip
 
 
@@ -33,12 +35,110 @@ def likelihood(**options: str) -> Case:
     )  # fmt: skip
 
 
+def tokens_and_reference(function: Callable[..., Tensor], **options: object) -> Case:
+    """(B, T) answers and their reference under one mask with an empty row."""
+    return Case(
+        function, {"seq_logp": logps(1)}, {"ref_seq_logp": logps(2)},
+        masks={"mask": ragged_mask(4, 2, 0, 1, 4)},
+        covers={"mask": ("seq_logp", "ref_seq_logp")}, options=options,
+    )  # fmt: skip
+
+
+def sums(function: Callable[..., Tensor], **constants: object) -> Case:
+    """(B,) sums, one row left out."""
+    return Case(
+        function, {"seq_logp": 5 * logps(1, B)}, constants,
+        masks={"mask": torch.tensor([1, 1, 0, 1, 1])}, covers={"mask": ("seq_logp",)},
+    )  # fmt: skip
+
+
+def plain_tokens(function: Callable[..., Tensor], **options: object) -> Case:
+    return Case(
+        function, {"logp": logps(1)}, masks={"mask": ragged_mask()},
+        covers={"mask": ("logp",)}, options=options, units="tokens",
+    )  # fmt: skip
+
+
+def weighted_ascent() -> Case:
+    weight = torch.exp(0.7 * logps(1))
+    return replace(
+        plain_tokens(objectives.wga_loss, beta=0.7),
+        stopped=lambda logp, reduction="mean": reduce(weight * logp, ragged_mask(), reduction),
+    )
+
+
+def two_batches(function: Callable[..., Tensor], first: str, **options: object) -> Case:
+    return Case(
+        function, {f"{first}_logp": logps(1), "retain_logp": logps(2)},
+        masks={f"{first}_mask": ragged_mask(), "retain_mask": ragged_mask(1, 0, 4, 2, 2)},
+        covers={f"{first}_mask": (f"{first}_logp",), "retain_mask": ("retain_logp",)},
+        options=options, no_reduction=True,
+    )  # fmt: skip
+
+
+def divergence(direction: str) -> Case:
+    return Case(
+        objectives.retain_kl, {"logits": normal(1, B, T, 6)}, {"ref_logits": normal(2, B, T, 6)},
+        masks={"mask": ragged_mask()}, covers={"mask": ("logits", "ref_logits")},
+        options={"direction": direction}, units="tokens",
+    )  # fmt: skip
+
+
+def weighted_examples() -> Case:
+    return Case(
+        objectives.weighted_unlearning_loss,
+        {"loss_i": normal(1, B), "weights": normal(2, B).abs()},
+        masks={"mask": torch.tensor([1, 1, 0, 1, 1])}, covers={"mask": ("loss_i", "weights")},
+        no_reduction=True,
+    )  # fmt: skip
+
+
+def pairs(function: Callable[..., Tensor], *covered: str, **options: object) -> Case:
+    """Chosen and rejected of unequal lengths, one pair without any token."""
+    rejected = {"ref_r": logps(4), **{name: logps(5).exp() for name in covered}}
+    return Case(
+        function, {"logp_c": logps(1), "logp_r": logps(2)}, {"ref_c": logps(3), **rejected},
+        masks={"mask_c": ragged_mask(4, 2, 0, 1, 4), "mask_r": ragged_mask(1, 3, 0, 0, 2)},
+        covers={"mask_c": ("logp_c", "ref_c"), "mask_r": ("logp_r", *rejected)}, options=options,
+    )  # fmt: skip
+
+
 # name of the objective, then of the variant after a colon
 CASES: dict[str, Callable[[], Case]] = {
     "nll_loss": likelihood,
     "nll_loss:sequence": lambda: likelihood(token_reduction="sequence"),
     "nll_loss:sum": lambda: likelihood(token_reduction="sum"),
-}
+    "ga_loss": lambda: plain_tokens(objectives.ga_loss),
+    "ga_loss:sum": lambda: replace(
+        plain_tokens(objectives.ga_loss, token_reduction="sum"), units="rows"
+    ),
+    "npo_loss": lambda: tokens_and_reference(objectives.npo_loss),
+    "npo_loss:sums": lambda: sums(objectives.npo_loss, ref_seq_logp=5 * logps(2, B)),
+    "simnpo_loss": lambda: sums(objectives.simnpo_loss, length=torch.tensor([3, 1, 2, 0, 4])),
+    "simnpo_loss:tokens": lambda: Case(
+        objectives.simnpo_loss, {"seq_logp": logps(1)}, masks={"mask": ragged_mask(4, 2, 0, 1, 4)},
+        covers={"mask": ("seq_logp",)}, options={"gamma": 0.3},
+    ),
+    "wga_loss": weighted_ascent,
+    "grad_diff_loss": lambda: two_batches(objectives.grad_diff_loss, "forget", alpha=0.5),
+    "retain_nll": lambda: plain_tokens(objectives.retain_nll),
+    "retain_kl": lambda: divergence("forward"),
+    "retain_kl:reverse": lambda: divergence("reverse"),
+    "idk_loss": lambda: two_batches(objectives.idk_loss, "idk"),
+    "idk_loss:joint": lambda: two_batches(objectives.idk_loss, "idk", joint=True),
+    "meow_loss": lambda: plain_tokens(objectives.meow_loss),
+    "weighted_unlearning_loss": weighted_examples,
+    "dpo_loss": lambda: pairs(objectives.dpo_loss, label_smoothing=0.1),
+    "dpo_loss:unlearning": lambda: pairs(objectives.dpo_loss, scale=20.0),
+    "rpo_loss": lambda: pairs(objectives.rpo_loss, alpha=0.5),
+    "rpo_loss:token": lambda: pairs(objectives.rpo_loss, token_reduction="token"),
+    "cdpo_loss": lambda: pairs(objectives.cdpo_loss, "scores_r"),
+    "kto_loss": lambda: tokens_and_reference(objectives.kto_loss, z=0.2),
+    "kto_unpaired_loss": lambda: replace(
+        tokens_and_reference(objectives.kto_unpaired_loss, z=0.2, undesirable_weight=0.5),
+        constants={"ref_seq_logp": logps(2), "label": torch.tensor([1, 0, 1, 1, 0])},
+    ),
+}  # fmt: skip
 
 
 @pytest.fixture(params=CASES)

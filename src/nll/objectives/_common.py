@@ -181,3 +181,22 @@ def reduce_tokens(
                 f"token_reduction must be token, sequence or sum, not {token_reduction!r}"
             )
     return reduce(rows, tokens.mask.any(-1), reduction)
+
+
+def log_ratios(
+    logp: Values, ref: Values, mask: Any = None, name: str = "seq_logp", ref_name: str = ""
+) -> Rows:
+    """(B,) log p - log p_ref of whole sequences; the reference is a constant.
+
+    Either may be (B,) sums or (B, T) tokens under the mask, or a list of 1-D tokens.
+    """
+    ref_name = ref_name or f"ref_{name}"
+    own = sequence_sums(logp, mask, name)
+    if not is_ragged(ref) and as_tensor(ref, ref_name).dim() == 1:
+        base = as_tensor(ref, ref_name)
+        same_rows(**{name: own.values, ref_name: base})
+        base = torch.where(own.keep, base, 0.0)
+    else:
+        base = sequence_sums(ref, mask, ref_name).values
+        same_rows(**{name: own.values, ref_name: base})
+    return Rows(own.values - base.detach().to(own.values), own.keep)

@@ -14,7 +14,7 @@ from nll.objectives._declare import objective
 @objective(
     descent="the targets more likely",
     unit="nats",
-    paper="https://openreview.net/forum?id=Hyg0vbWC-",
+    paper="https://www.jmlr.org/papers/v3/bengio03a.html",
     range=(0, math.inf),
 )
 def nll_loss(
