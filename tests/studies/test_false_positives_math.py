@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nll import BadInput, metrics
@@ -97,6 +97,7 @@ def test_the_gaps_of_the_sheet(told):
     assert all(c.low < c.value < c.high for c in changes)
 
 
+@settings(deadline=None)
 @given(
     st.tuples(*[st.floats(0.05, 20)] * 4),
     st.integers(1, 100),
