@@ -203,6 +203,15 @@ def test_an_answer_that_ended_by_itself_sets_no_limit(model, greedy):
     assert got.texts[0].startswith(stopped.texts[0])
 
 
+def test_an_alternative_that_holds_a_stop_string_ends_there(model, greedy):
+    free = perturb(model, "ab", greedy, 1, 2, end=[])
+    kept, piece = greedy.completion.text[:1], nll.testing.ALPHABET[free.ids[0]]
+    stopped = perturb(model, "ab", greedy, 1, 2, end=[], stop=[piece])
+    assert stopped.texts[0] == kept
+    assert piece not in "".join(stopped.texts)
+    assert perturb(model, "ab", greedy, 1, 1, end=[], stop=[piece], suffix_only=True).texts == [""]
+
+
 class Retokenizing:
     """A model whose tokenizer reads text back as other tokens."""
 

@@ -255,24 +255,28 @@ def perturb(
     kept = answer.text[: int(answer.field("spans")[point, 0])]
     cut_off = trace.provenance.finish_reason == "length"
     whole = (len(answer) if cut_off else 64) if max_new_tokens is None else max_new_tokens
-    texts, exact = [], []
-    for other in others:
-        piece = _written(answer, other)
-        if piece in end:
-            texts.append("" if suffix_only else kept)
-            exact.append(True)
-            continue
-        start = kept + piece
-        tail, read = "", None
-        if whole > point + 1:
-            (went_on,) = next(
-                iter(model.generate([prompt + start], max_new_tokens=whole - point - 1, stop=stop))
-            )
-            tail, read = went_on.completion.text, went_on.field("ids")[: went_on.prompt_tokens]
-        texts.append((piece if suffix_only else start) + tail)
-        meant = [*chosen[:point], other]
-        exact.append(read is None or list(read[len(read) - len(meant) :]) == meant)
+    pieces = [_written(answer, other) for other in others]
+    # what ends the answer by itself is not continued
+    texts = [kept if piece in end else _before(stop, kept + piece) for piece in pieces]
+    exact = [True] * len(others)
+    open_ = [i for i, piece in enumerate(pieces) if texts[i] == kept + piece and piece not in end]
+    if whole > point + 1 and open_:
+        went_on = model.generate(
+            [prompt + texts[i] for i in open_], max_new_tokens=whole - point - 1, stop=stop
+        )
+        for i, (trace_on,) in zip(open_, went_on, strict=True):
+            read, meant = trace_on.field("ids")[: trace_on.prompt_tokens], [*chosen[:point]]
+            meant.append(others[i])
+            exact[i] = list(read[len(read) - len(meant) :]) == meant
+            texts[i] += trace_on.completion.text
+    if suffix_only:
+        texts = [text[len(kept) :] for text in texts]
     return Perturbed(texts, others, exact)
+
+
+def _before(stop: Sequence[str], text: str) -> str:
+    cuts = [text.find(s) for s in stop if s in text]
+    return text[: min(cuts)] if cuts else text
 
 
 def _written(trace: Trace, token: int) -> str:
