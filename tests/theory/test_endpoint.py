@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import nll
 from nll.theory import LocalEndpoint, ask_row, leakage_audit, mitigation_table
@@ -92,13 +94,13 @@ def test_top_k_without_bias_leaks_no_row_and_says_how_much_is_open():
 
 
 def test_what_closes_what():
-    settings = [
+    tried = [
         {"top_k": 5, "logit_bias": True},
         {"top_k": 5, "logit_bias": True, "bias_reported": False},
         {"decimals": 4},
         {"noise": 20.0},
     ]
-    table = mitigation_table(model, range(N), settings, window=WINDOW)
+    table = mitigation_table(model, range(N), tried, window=WINDOW)
     found = [report.leaks for _, report in table]
     assert found[0] == ("dimension", "subspace", "full rows")
     assert found[1] == ("single values",)
@@ -123,3 +125,94 @@ def test_stored_rows_are_audited_like_answers():
     assert "no dimension" in few.held_out.reason
     with pytest.raises(nll.BadInput, match="needs contexts"):
         leakage_audit(LocalEndpoint(model))
+
+
+def test_a_few_rows_more_than_the_size_suffice():
+    """The held-out rows must not take from the others what they need to span the image."""
+    for n in range(H + 1, H + 6):
+        report = leakage_audit([truth(c) for c in range(n)], W=W)
+        assert report.hidden.dimension == H
+        assert report.held_out < 1e-9
+        assert report.projection_rms < 1e-9
+    exact = leakage_audit([truth(c) for c in range(H)], W=W)
+    assert exact.hidden.dimension is None
+    assert exact.hidden.rank == H
+
+
+def test_a_context_asked_twice_is_one_row_even_under_noise():
+    endpoint = LocalEndpoint(model, noise=1e-3)
+    report = leakage_audit(endpoint, [c for c in range(N) for _ in range(3)])
+    assert (report.queries, report.hidden.rows) == (N, N)
+    assert report.hidden.dimension == H
+
+
+def test_some_columns_are_enough_and_cheaper():
+    columns = np.arange(0, V, 3)
+    endpoint = LocalEndpoint(model, top_k=6, logit_bias=True)
+    report = leakage_audit(endpoint, range(N), W=W, tokens=columns)
+    assert report.columns == len(columns)
+    assert report.hidden.dimension == H
+    assert report.projection_rms < 1e-9
+    assert report.per_row == 1 + np.ceil((V - 6) / 5)
+    assert report.queries < N * 10 < N * report.per_row
+    with pytest.raises(nll.BadInput, match="ids below"):
+        ask_row(endpoint, 0, tokens=[V])
+    with pytest.raises(nll.BadInput, match="W must be"):
+        leakage_audit(endpoint, range(N), W=W[:5], tokens=columns)
+
+
+def test_columns_that_every_row_shows_are_used_without_a_bias():
+    """Where most but not all values are shown, those common to all rows give the size."""
+    report = leakage_audit(LocalEndpoint(model, top_k=V - 4), range(N))
+    assert V > report.columns > H
+    assert report.hidden.dimension == H
+    assert report.rows == 0
+    assert "full rows" not in report.leaks
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    logits=st.lists(st.floats(-9, 9), min_size=4, max_size=30),
+    k=st.integers(1, 8),
+    amounts=st.lists(st.floats(-15, 15), min_size=1, max_size=6),
+)
+def test_a_biased_answer_is_that_of_the_moved_logits(logits, k, amounts):
+    """The short way over the best tokens says what the whole vocabulary would."""
+    z = np.array(logits)
+    bias = dict(zip(range(len(z)), amounts, strict=False))
+    seen = LocalEndpoint(lambda _: z, top_k=k, logit_bias=True).query(0, bias)
+    moved = z.copy()
+    for token, amount in bias.items():
+        moved[token] += amount
+    order = np.argsort(-moved, kind="stable")[:k]
+    np.testing.assert_array_equal(seen.tokens, order)
+    assert seen.top == order[0]
+    np.testing.assert_allclose(seen.values, (moved - np.logaddexp.reduce(moved))[order], atol=1e-9)
+
+
+def test_a_changed_array_is_not_taken_for_the_context_before():
+    context = np.zeros(3)
+    endpoint = LocalEndpoint(lambda c: c * 1.0)
+    endpoint.query(context)
+    context[2] = 5
+    assert endpoint.query(context).top == 2
+
+
+def test_a_bias_beyond_the_limit_is_refused_and_not_needed():
+    endpoint = LocalEndpoint(model, top_k=4, logit_bias=True, max_bias=30)
+    with pytest.raises(nll.BadInput, match="up to 30"):
+        endpoint.query(0, {1: 31.0})
+    assert ask_row(endpoint, 0).by_bias
+    narrow = LocalEndpoint(model, top_k=4, logit_bias=True, max_bias=0.01)
+    row = ask_row(narrow, 0)
+    assert not row.by_bias
+    assert np.isnan(row.values).any()
+
+
+def test_no_values_but_a_bias_leak_one_by_one():
+    report = audit(top_k=0, logit_bias=True)
+    assert report.leaks == ("single values",)
+    assert report.unseen_tv == 1.0
+    assert report.bias_error < 1e-5
+    far = LocalEndpoint(lambda c: np.array([0.0, -5.0]), top_k=0, logit_bias=True, max_bias=2)
+    assert "does not bring" in leakage_audit(far, [0]).bias_error.reason

@@ -10,6 +10,7 @@ import typer
 from nll.cli import _options as o
 from nll.cli._audit import audit_app
 from nll.cli._eval import eval_command
+from nll.cli._parity import parity
 from nll.cli._serve import serve_command
 from nll.cli._shared import columns, done, gather_options, model_options, takes
 from nll.cli._study import study
@@ -30,6 +31,7 @@ model_app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 app.add_typer(model_app, name="model")
 app.add_typer(audit_app, name="audit")
 app.command("eval")(eval_command)
+app.command()(parity)
 app.command()(study)
 app.command("serve")(serve_command)
 

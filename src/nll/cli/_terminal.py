@@ -54,8 +54,10 @@ def say(line: str) -> None:
 
 
 @contextlib.contextmanager
-def progress() -> Iterator[tuple[Callable[[str], None], Callable[[int], None]]]:
-    """(say, tick): a count of the texts done, on a terminal only."""
+def progress(
+    what: str = "texts",
+) -> Iterator[tuple[Callable[[str], None], Callable[[int], None]]]:
+    """(say, tick): a count of the texts (or whatever else) done, on a terminal only."""
     if not sys.stderr.isatty():
         yield say, lambda _: None
         return
@@ -64,11 +66,11 @@ def progress() -> Iterator[tuple[Callable[[str], None], Callable[[int], None]]]:
 
     columns = (
         SpinnerColumn(),
-        TextColumn("{task.completed:.0f} texts, {task.fields[rate]}"),
+        TextColumn("{task.completed:.0f} {task.fields[what]}, {task.fields[rate]}"),
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=None, rate="loading")
+        task = bar.add_task("", total=None, rate="loading", what=what)
 
         def tick(n: int) -> None:
             bar.advance(task, n)

@@ -149,8 +149,10 @@ def leakage_audit(
         )
     true = None
     if W is not None:
-        given = answers(W)
-        true = given[common] if wanted is None else given[wanted[common]]
+        given = np.asarray(W)
+        if given.ndim != 2 or len(given) != size:
+            raise BadInput(f"W must be ({size}, hidden size), not {given.shape}")
+        true = answers(given[common] if wanted is None else given[wanted[common]])
     hidden, held_out, rms = _read_off(table[:, common], true, window)
     return LeakageReport(
         hidden, held_out, rms, spent, full, error, unseen, int(common.sum()), per_row, choice

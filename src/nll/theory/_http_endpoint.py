@@ -81,7 +81,7 @@ class HttpEndpoint:
         if bias and not self.logit_bias:
             raise BadInput("this endpoint was opened without a logit bias")
         self.queries += 1
-        moved: Any = {str(t): b for t, b in (bias or {}).items()} or None
+        moved: Any = {"logit_bias": {str(t): b for t, b in bias.items()}} if bias else {}
         try:
             reply = self._client.completions.create(
                 model=self.model,
@@ -89,7 +89,7 @@ class HttpEndpoint:
                 max_tokens=1,
                 temperature=0.0,
                 logprobs=self.top_k,
-                logit_bias=moved,
+                **moved,
                 extra_body={"return_tokens_as_token_ids": True},
             )
         except self._errors as error:
