@@ -13,11 +13,11 @@ import pytest
 
 import nll.models
 import nll.runs._run as run_module
-from nll import BadInput, read_traces
+from nll import BadInput, _arrow, read_traces
 from nll.runs import Columns, ModelOptions, score_to, trace_to
 from nll.runs._obtain import tracer
 from nll.runs._read import Row
-from nll.runs._run import Job, RowRejected, plan, run
+from nll.runs._run import Job, RowRejected, local_engine, plan, run
 from nll.runs._store import fingerprint, work_folder
 from nll.trace import Fields, Text
 
@@ -40,12 +40,11 @@ def as_rows(texts: list[str]) -> list[Row]:
 
 
 def a_job(parts: dict[str, Any], model: letters.Letters | None = None) -> Job:
-    from nll import _arrow
-
     return Job(
         parts=parts,
-        trace=tracer(model or letters.Letters(), Fields(top_k=2), None, None),
-        write=_arrow.write_traces,
+        engine=local_engine(
+            tracer(model or letters.Letters(), Fields(top_k=2), None, None), _arrow.write_traces
+        ),
         merge=lambda path, shards: _arrow.write_traces(
             path, (t for s in shards for t in read_traces(s))
         ),

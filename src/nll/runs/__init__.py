@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 # Lazy, because storing traces needs the atomic writing alone.
 _HOME = {
+    "Cluster": "_ray",
     "Columns": "_read",
     "GatherOptions": "_obtain",
-    "ModelOptions": "_jobs",
+    "ModelOptions": "_task",
     "Outcome": "_run",
     "Row": "_read",
     "WriteError": "_atomic",
@@ -23,6 +24,7 @@ _HOME = {
 }
 
 __all__ = [
+    "Cluster",
     "Columns",
     "GatherOptions",
     "ModelOptions",
@@ -40,10 +42,12 @@ __all__ = [
 
 if TYPE_CHECKING:
     from nll.runs._atomic import WriteError, atomic_path, write_atomic
-    from nll.runs._jobs import ModelOptions, report_data, score_to, title_of, trace_to
+    from nll.runs._jobs import report_data, score_to, title_of, trace_to
     from nll.runs._obtain import GatherOptions
+    from nll.runs._ray import Cluster
     from nll.runs._read import Columns, Row, read_rows
     from nll.runs._run import Outcome
+    from nll.runs._task import ModelOptions
 
 
 def __getattr__(name: str) -> Any:

@@ -2,55 +2,32 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nll import __version__, _arrow, _arrow_bundles
-from nll._declare import Request, requests
+from nll import _arrow, _arrow_bundles
+from nll._declare import requests
 from nll._errors import BadInput
-from nll._table import fields_for, score_batches, score_schema
+from nll._table import score_batches, score_schema
 from nll.runs._atomic import atomic_path
-from nll.runs._obtain import Found, GatherOptions, Source, check_takes, is_bundled, source_of
-from nll.runs._output import WRITERS, check_output, write_parquet
+from nll.runs._obtain import Found, GatherOptions, Source, check_takes
+from nll.runs._output import WRITERS, check_output
 from nll.runs._read import Columns, Row, input_files, read_rows
 from nll.runs._run import Job, Outcome, run, set_aside, write_rejects
 from nll.runs._store import Say
-from nll.trace import Fields, Trace
+from nll.runs._task import ModelOptions, Task, opened
+from nll.trace import Trace
 
 if TYPE_CHECKING:
-    from nll.models import LanguageModel
+    from nll.runs._ray import Cluster
 
 Tick = Callable[[int], None]
-TOP_K = 10
-# A score whose only need is the text's own trace.
-OWN = "mean_nll"
 _NO_MORE = GatherOptions()
-
-
-@dataclass(frozen=True, slots=True)
-class ModelOptions:
-    """Which model and how to run it; see `nll.load` and `LanguageModel.trace`.
-
-    top_k: how many alternatives to keep; None for what the command needs.
-    """
-
-    model: str | None = None
-    reference: str | None = None
-    revision: str | None = None
-    trust_remote_code: bool = False
-    dtype: str = "float32"
-    device: str = "auto"
-    bos: str = "auto"
-    stride: int | None = None
-    top_k: int | None = None
-    batch_tokens: int | None = None
 
 
 def trace_to(
@@ -60,6 +37,7 @@ def trace_to(
     columns: Columns,
     options: ModelOptions,
     more: GatherOptions = _NO_MORE,
+    cluster: Cluster | None = None,
     *,
     say: Say,
     tick: Tick,
@@ -74,18 +52,11 @@ def trace_to(
     check_takes(wanted, options.reference, more)
     check_output(out, (".parquet",), inputs)
     rows = _started(read_rows(inputs, columns))
-    bundled = is_bundled(wanted)
-    wanted = [*requests(OWN), *wanted] if bundled else wanted
-    source, parts, pace = _opened("trace", wanted, options, more, default_top_k=TOP_K)
-    write: Callable[[Path, Iterator[Any]], None]
-    write = _arrow_bundles.write_bundles if bundled else _arrow.write_traces
-    job = Job(
-        parts=parts,
-        trace=source,
-        write=write,
-        merge=lambda path, shards: write(path, _stored(shards)),
-    )
-    return run(rows, out, job, say=say, tick=tick, fail_on_error=fail_on_error, pace=pace)
+    task = Task("trace", tuple(specs), options, more)
+    write = task.write
+    with opened(task, cluster, say) as (parts, pace, engine):
+        job = Job(parts, engine, merge=lambda path, shards: write(path, _stored(shards)))
+        return run(rows, out, job, say=say, tick=tick, fail_on_error=fail_on_error, pace=pace)
 
 
 def score_to(
@@ -95,6 +66,7 @@ def score_to(
     columns: Columns,
     options: ModelOptions,
     more: GatherOptions = _NO_MORE,
+    cluster: Cluster | None = None,
     *,
     say: Say,
     tick: Tick,
@@ -111,21 +83,17 @@ def score_to(
         return _score_stored(batches, schema, out)
     check_takes(wanted, options.reference, more)
     rows = _started(read_rows(inputs, columns))
-    source, parts, pace = _opened("score", wanted, options, more, default_top_k=0)
+    task = Task("score", tuple(specs), options, more)
     if out is None:
-        outcome, found = _traced(rows, source, say, tick, fail_on_error)
+        if cluster is not None:
+            raise BadInput("a run on a cluster writes a file; name it with -o")
+        outcome, found = _traced(rows, task.open()[2], say, tick, fail_on_error)
         return outcome, pa.Table.from_batches(score_batches(found, wanted), schema)
     write = WRITERS[out.suffix.lower()]
-    job = Job(
-        parts={
-            **parts,
-            "scores": [(r.label, r.declaration.name, dict(r.parameters)) for r in wanted],
-        },
-        trace=source,
-        write=lambda path, found: write_parquet(path, score_batches(found, wanted), schema),
-        merge=lambda path, shards: write(path, _batches(shards), schema),
-    )
-    return run(rows, out, job, say=say, tick=tick, fail_on_error=fail_on_error, pace=pace), None
+    with opened(task, cluster, say) as (parts, pace, engine):
+        job = Job(parts, engine, merge=lambda path, shards: write(path, _batches(shards), schema))
+        done = run(rows, out, job, say=say, tick=tick, fail_on_error=fail_on_error, pace=pace)
+    return done, None
 
 
 def report_data(
@@ -154,9 +122,8 @@ def report_data(
     else:
         check_takes(wanted, options.reference, more)
         rows = _started(read_rows(inputs, columns))
-        needed = [*requests(OWN), *wanted]
-        source, _, _ = _opened("report", needed, options, more, default_top_k=TOP_K)
-        outcome, found = _traced(rows, source, say, tick, fail_on_error, out)
+        task = Task("report", tuple(specs), options, more)
+        outcome, found = _traced(rows, task.open()[2], say, tick, fail_on_error, out)
     if not found:
         raise BadInput("none of the texts could be scored, so there is nothing to report")
     table = pa.Table.from_batches(score_batches(found, wanted), schema)
@@ -247,68 +214,6 @@ def _started(rows: Iterator[Row]) -> Iterator[Row]:
     """The same rows, the first read now, so that a mistake shows before a model is loaded."""
     first = next(rows)
     return itertools.chain([first], rows)
-
-
-def _opened(
-    command: str,
-    wanted: Sequence[Request],
-    options: ModelOptions,
-    more: GatherOptions,
-    *,
-    default_top_k: int,
-) -> tuple[Source, dict[str, object], int]:
-    """The source with its models loaded, all that decides its numbers, and the pace of shards."""
-    model, reference = _models(options)
-    top_k = default_top_k if options.top_k is None else options.top_k
-    fields = Fields(top_k=top_k)
-    source = source_of(model, wanted, fields, reference, options.stride, more)
-    parts = _parts(command, model, reference, fields_for(wanted) | fields, options)
-    if is_bundled(wanted):
-        parts["scores"] = [r.label for r in wanted]
-        parts["choice of samples"] = dataclasses.asdict(more)
-    return source, parts, _pace(model)
-
-
-def _models(options: ModelOptions) -> tuple[LanguageModel, LanguageModel | None]:
-    from nll import models
-
-    def open_model(name: str | None, revision: str | None) -> LanguageModel:
-        return models.load(
-            name,
-            device=options.device,
-            dtype=options.dtype,
-            bos=options.bos,
-            revision=revision,
-            trust_remote_code=options.trust_remote_code,
-            batch_tokens=options.batch_tokens,
-        )
-
-    model = open_model(options.model, options.revision)
-    return model, open_model(options.reference, None) if options.reference else None
-
-
-def _pace(model: LanguageModel) -> int:
-    """How many times larger shards may be than on a CPU for the same loss at a kill."""
-    return 1 if model.identity.get("device", "cpu") == "cpu" else 16
-
-
-def _parts(
-    command: str,
-    model: LanguageModel,
-    reference: LanguageModel | None,
-    fields: Fields,
-    options: ModelOptions,
-) -> dict[str, object]:
-    """Everything that decides the numbers to the last bit, by the word told when it changes."""
-    return {
-        "command": command,
-        "model": dict(model.identity),
-        "reference": dict(reference.identity) if reference else None,
-        "choice of fields": dataclasses.asdict(fields),
-        "stride": options.stride,
-        "batch size": options.batch_tokens,
-        "library version": (__version__, _arrow.SCHEMA),
-    }
 
 
 def title_of(inputs: Sequence[str]) -> str:

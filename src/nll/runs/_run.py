@@ -9,15 +9,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from nll._errors import BadInput, NllError
 from nll.runs._atomic import atomic_path, write_atomic
 from nll.runs._obtain import Found, Source
 from nll.runs._read import Row
-from nll.runs._store import Say, find_shard, fingerprint, finish_shard, open_store, work_folder
+from nll.runs._store import (
+    Say,
+    Shard,
+    find_shard,
+    fingerprint,
+    finish_shard,
+    open_store,
+    work_folder,
+)
 from nll.trace import Rejected
 
 # A shard is what a kill costs: about half a minute of the embedded model on two cores.
@@ -42,16 +50,45 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
+class Piece:
+    """The rows of a shard, with its number, and how many texts stand before it in the run."""
+
+    number: int
+    content: str
+    rows: Sequence[Row]
+    start: int
+
+
+Tick: TypeAlias = Callable[[int], None]
+# Makes the file of a shard; returns how many texts it scored and what it set aside.
+Make: TypeAlias = Callable[[Path], tuple[int, Sequence[Mapping[str, Any]]]]
+# From pieces, taken as they are needed, to how their shards are made, in any order.
+Engine: TypeAlias = Callable[[Iterable[Piece], Tick, bool], Iterator[tuple[Piece, Make]]]
+Write: TypeAlias = Callable[[Path, Iterator[Any]], None]
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
-    """What to do with traces or bundles: `write` makes a shard of them, `merge` the final file.
+    """What to do: the engine makes shards, `merge` the final file of them.
 
     parts: everything beyond the texts that decides the result, for the identity of the run.
     """
 
     parts: Mapping[str, object]
-    trace: Source
-    write: Callable[[Path, Iterator[Any]], None]
+    engine: Engine
     merge: Callable[[Path, Sequence[Path]], None]
+
+
+def local_engine(source: Source, write: Write) -> Engine:
+    """Shards made here, one after another: `write` stores what the source gives for their texts."""
+
+    def engine(
+        pieces: Iterable[Piece], tick: Tick, fail_on_error: bool
+    ) -> Iterator[tuple[Piece, Make]]:
+        for piece in pieces:
+            yield piece, maker(piece, source, write, tick, fail_on_error)
+
+    return engine
 
 
 def run(
@@ -60,7 +97,7 @@ def run(
     job: Job,
     *,
     say: Say,
-    tick: Callable[[int], None] = lambda _: None,
+    tick: Tick = lambda _: None,
     fail_on_error: bool = False,
     pace: int = 1,
     shard_rows: int = SHARD_ROWS,
@@ -74,12 +111,14 @@ def run(
     """
     limits = (pace * shard_rows, pace * shard_characters)
     parts = {**job.parts, "shard size": limits}
-    outcome = Outcome()
     with open_store(out, parts, say) as folder:
-        shards = []
-        told = False
-        texts = 0
-        try:
+        done: dict[int, Shard] = {}
+        reused = 0
+
+        def missing() -> Iterator[Piece]:
+            nonlocal reused
+            told = False
+            start = 0
             for number, part in enumerate(plan(rows, *limits)):
                 content = fingerprint([_content(row) for row in part])
                 shard = find_shard(folder, number, content)
@@ -88,35 +127,35 @@ def run(
                     if stale and not told:
                         say(f"{folder.name} is damaged or of another input; computing it again")
                         told = True
-                    writer = _writer(part, job, texts, tick, fail_on_error)
-                    shard = finish_shard(folder, number, content, writer)
+                    yield Piece(number, content, part, start)
                 else:
-                    outcome = replace(outcome, reused=outcome.reused + shard.scored)
                     if fail_on_error and shard.rejected:
-                        raise _refusal(shard.rejected[0])
+                        raise refusal(shard.rejected[0])
+                    done[number] = shard
+                    reused += shard.scored
                     tick(len(part))
-                shards.append(shard)
-                texts += sum(row.text is not None for row in part)
-                outcome = replace(
-                    outcome,
-                    scored=outcome.scored + shard.scored,
-                    rejected=outcome.rejected + len(shard.rejected),
-                )
+                start += sum(row.text is not None for row in part)
+
+        try:
+            for piece, make in job.engine(missing(), tick, fail_on_error):
+                done[piece.number] = finish_shard(folder, piece.number, piece.content, make)
         except BaseException as error:
             if not isinstance(error, Exception):
                 say(
-                    f"interrupted; {outcome.scored} texts are done and kept in "
-                    f"{work_folder(out).name}, the same command goes on from there"
-                    if shards
+                    f"interrupted; {sum(s.scored for s in done.values())} texts are done and kept "
+                    f"in {work_folder(out).name}, the same command goes on from there"
+                    if done
                     else "interrupted before anything was done; the same command starts again"
                 )
             raise
-        if outcome.reused:
-            say(f"{outcome.reused} texts were done before and are reused")
-        rejects = write_rejects(out, (r for s in shards for r in s.rejected), beside=folder)
+        if reused:
+            say(f"{reused} texts were done before and are reused")
+        shards = [done[number] for number in sorted(done)]
+        rejected = [r for s in shards for r in s.rejected]
+        rejects = write_rejects(out, rejected, beside=folder)
         with atomic_path(out, beside=folder) as temporary:
             job.merge(temporary, [s.path for s in shards])
-    return replace(outcome, rejects=rejects)
+    return Outcome(sum(s.scored for s in shards), len(rejected), reused, rejects)
 
 
 def plan(rows: Iterable[Row], max_rows: int, max_characters: int) -> Iterator[list[Row]]:
@@ -162,7 +201,8 @@ def reject(row: Row, reason: str | None = None, detail: str | None = None) -> di
     }
 
 
-def _refusal(rejected: Mapping[str, Any]) -> RowRejected:
+def refusal(rejected: Mapping[str, Any]) -> RowRejected:
+    """The error that ends a run at this row."""
     line = "" if rejected["line"] is None else f":{rejected['line']}"
     return RowRejected(
         f"{rejected['source']}{line}: {rejected['reason']}: {rejected['detail']} "
@@ -185,43 +225,43 @@ def set_aside(
     good = [row for row in part if row.text is not None]
     bad = [reject(row) for row in part if row.text is None]
     if bad and fail_on_error:
-        raise _refusal(bad[0])
+        raise refusal(bad[0])
     rejected += bad
 
     def on_reject(told: Rejected) -> None:
         found = reject(good[told.index], told.reason, told.detail)
         if fail_on_error:
-            raise _refusal(found)
+            raise refusal(found)
         rejected.append(found)
 
     yield from trace([row.text for row in good if row.text is not None], on_reject, start)
     rejected.sort(key=lambda r: int(r["index"]))
 
 
-def _writer(
-    part: Sequence[Row], job: Job, start: int, tick: Callable[[int], None], fail_on_error: bool
-) -> Callable[[Path], tuple[int, list[dict[str, Any]]]]:
-    def write(path: Path) -> tuple[int, list[dict[str, Any]]]:
+def maker(piece: Piece, source: Source, write: Write, tick: Tick, fail_on_error: bool) -> Make:
+    """How a shard's file is made of what the source gives for its texts."""
+
+    def make(path: Path) -> tuple[int, list[dict[str, Any]]]:
         rejected: list[dict[str, Any]] = []
         scored = 0
 
         def counted() -> Iterator[Found]:
             nonlocal scored
-            for trace in set_aside(part, job.trace, rejected, fail_on_error, start):
+            for found in set_aside(piece.rows, source, rejected, fail_on_error, piece.start):
                 scored += 1
                 tick(1)
-                yield trace
+                yield found
 
-        job.write(path, counted())
-        texts = sum(row.text is not None for row in part)
-        if scored + len(rejected) != len(part):
+        write(path, counted())
+        texts = sum(row.text is not None for row in piece.rows)
+        if scored + len(rejected) != len(piece.rows):
             raise BadInput(
                 f"the model returned {scored} traces for {texts} texts; this is a fault of its code"
             )
         tick(len(rejected))
         return scored, rejected
 
-    return write
+    return make
 
 
 def _content(row: Row) -> list[object]:
