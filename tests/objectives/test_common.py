@@ -22,8 +22,9 @@ from tests.objectives.cases import B, Case, T, logps, normal, ragged_mask
 
 # Public, but no objectives: types, log-probs, weights; each has a test that names it.
 PLAIN = {
-    "Objective", "SequenceLogps", "TokenLogps", "kto_baseline", "linear_logps", "npo_weight",
-    "objectives", "sequence_logps", "token_logps",
+    "Objective", "SequenceLogps", "TokenLogps", "contrastive_estimation",
+    "critical_token_by_rollout", "critical_token_scores", "kto_baseline", "linear_logps",
+    "npo_weight", "objectives", "select_negatives_top_p", "sequence_logps", "token_logps",
 }  # fmt: skip
 
 

@@ -1,5 +1,11 @@
 """What can be minimised: pure functions from log-probs and masks to a loss, in nats."""
 
+from nll.objectives._critical import (
+    contrastive_estimation,
+    critical_token_by_rollout,
+    critical_token_scores,
+    select_negatives_top_p,
+)
 from nll.objectives._declare import Objective, objectives
 from nll.objectives._divergence import retain_kl
 from nll.objectives._likelihood import nll_loss
@@ -36,6 +42,9 @@ __all__ = [
     "SequenceLogps",
     "TokenLogps",
     "cdpo_loss",
+    "contrastive_estimation",
+    "critical_token_by_rollout",
+    "critical_token_scores",
     "dpo_loss",
     "ga_loss",
     "grad_diff_loss",
@@ -52,6 +61,7 @@ __all__ = [
     "retain_kl",
     "retain_nll",
     "rpo_loss",
+    "select_negatives_top_p",
     "sequence_logps",
     "simnpo_loss",
     "token_logps",
