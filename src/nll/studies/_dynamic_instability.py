@@ -128,16 +128,15 @@ LARGEST = 20
 
 def _answer(setting: Setting, items: Sequence[Item], limit: int) -> list[Answered]:
     rows = []
-    for number, item in enumerate(items):
-        prompt = f"{SHOTS}Question: {item.question}\nAnswer: Let's think step by step."
-        ((trace,),) = setting.model.generate(
-            [prompt], max_new_tokens=limit, stop=["\n\n", "\nQuestion"], fields=Fields(top_k=K)
-        )
+    answers = setting.model.generate(
+        [f"{SHOTS}Question: {i.question}\nAnswer: Let's think step by step." for i in items],
+        max_new_tokens=limit, stop=["\n\n", "\nQuestion"], fields=Fields(top_k=K),
+    )  # fmt: skip
+    for item, (trace,) in zip(items, answers, strict=True):
         said = _SAID.findall(trace.scored_text)
-        right = bool(said) and said[0].replace(",", "") == item.answer
-        rows.append(Answered(trace, not right))
-        if number % 20 == 19:
-            setting.say(f"dynamic-instability: {number + 1} of {len(items)} questions")
+        rows.append(Answered(trace, not said or said[0].replace(",", "") != item.answer))
+        if len(rows) % 20 == 0:
+            setting.say(f"dynamic-instability: {len(rows)} of {len(items)} questions")
     return rows
 
 

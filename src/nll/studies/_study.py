@@ -144,7 +144,7 @@ def studies() -> Mapping[str, Study]:
     return dict(sorted(_studies.items()))
 
 
-_NOT_STUDIES = ("__init__.py", "_study.py", "_pages.py", "_common.py", "_gsm8k.py")
+_NOT_STUDIES = ("__init__.py", "_study.py", "_pages.py", "_common.py", "_gsm8k.py", "_run_code.py")
 
 
 def run_study(slug: str, setting: Setting, out: Path) -> dict[str, Any]:
