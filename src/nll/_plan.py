@@ -88,7 +88,10 @@ def gather(
     """
     if isinstance(texts, str):
         raise BadInput("gather takes several texts; for one text write gather(model, [text], ...)")
-    needs = _needs(requests(specs), fields or Fields(), reference, neighbours, perturb)
+    from nll.models._capabilities import possible
+
+    wanted = possible(model, requests(specs))
+    needs = _needs(wanted, fields or Fields(), reference, neighbours, perturb)
     if n_samples < 1 or max_new_tokens < 1 or not temperature > 0:
         raise BadInput("n_samples and max_new_tokens must be 1 or more, temperature above 0")
     items = _items(texts, needs, {"neighbours": neighbours, "perturbed": perturb}, on_reject)

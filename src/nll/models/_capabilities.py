@@ -68,7 +68,7 @@ def possible(model: object, wanted: Sequence[Request]) -> list[Request]:
     for held in (getattr(model, "best_capabilities", None), capabilities(model)):
         if held is None:
             continue
-        if not held.texts:
+        if not held.texts and any(set(r.declaration.takes) - {"samples"} for r in wanted):
             raise BadInput(
                 f"{held.source} gives log-probs only of what it writes itself, so it cannot score "
                 "texts; another server (vLLM, nll serve) or a local model can"

@@ -48,9 +48,9 @@ def load(
 
     `http://host:port/v1` (with `#NAME` where a server has several models) and `openai:NAME` are
     models behind an OpenAI-compatible server, `replay:FILE` is recorded answers, `vllm:NAME` and
-    `llamacpp:FILE.gguf` run in those engines; they need neither torch nor transformers of nll's.
-    Any other prefix, as in `testing:bigram`, is opened by the package that claims the prefix through
-    the entry-point group `nll.models`; that one is an exact toy model for trying things out.
+    `llamacpp:FILE.gguf` run in those engines; servers and recordings need no torch.
+    Any other prefix, as in `testing:bigram`, is opened by the package that claims it through the
+    entry-point group `nll.models`; that one is an exact toy model for trying things out.
     Raises MissingExtra without `nll[local]`, BadModel for a model that cannot be had or trusted,
     BadInput for an impossible option.
     """

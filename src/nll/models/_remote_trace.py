@@ -174,7 +174,8 @@ def _trace(
             name = _name(candidate)
             vocab[name] = candidate.string
             top_ids[t, i], top_logp[t, i] = name, candidate.logp
-    told = any(p.top or p.rank for p in pieces)
+    # Where nothing was predicted there is nothing to be told, which is not the same as no ranks.
+    told = any(p.top or p.rank for p in pieces) or all(p.logp != p.logp for p in pieces)
     return Trace(
         logp=np.array([p.logp for p in pieces], np.float32),
         rank=ranks[:, 0] if told else None,

@@ -133,7 +133,7 @@ def not_greedy(trace: Trace) -> Undefined | None:
     if not trace.n_scored:
         return NO_TOKENS
     if trace.rank is not None:
-        beaten = trace.values("rank") > 1
+        beaten = trace.values("rank") != 1  # a rank that is not known is no first one
     elif trace.top_logp is not None and trace.top_logp.shape[1]:
         beaten = trace.values("logp") < trace.values("top_logp")[:, 0]
     else:
