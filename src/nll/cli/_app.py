@@ -12,12 +12,12 @@ from nll.cli._audit import audit_app
 from nll.cli._eval import eval_command
 from nll.cli._parity import parity
 from nll.cli._serve import serve_command
-from nll.cli._shared import columns, done, gather_options, model_options, takes
+from nll.cli._shared import cluster, columns, done, gather_options, model_options, takes
 from nll.cli._study import study
 from nll.cli._terminal import progress, say
 
 if TYPE_CHECKING:
-    from nll.runs import Columns, GatherOptions, ModelOptions
+    from nll.runs import Cluster, Columns, GatherOptions, ModelOptions
 
 app = typer.Typer(
     name="nll",
@@ -92,7 +92,7 @@ def report(
 
 
 @app.command("score")
-@takes(columns=columns, options=model_options, more=gather_options)
+@takes(columns=columns, options=model_options, more=gather_options, cluster=cluster)
 def score_command(
     inputs: o.Inputs,
     *,
@@ -101,6 +101,7 @@ def score_command(
     columns: Columns,
     options: ModelOptions,
     more: GatherOptions,
+    cluster: Cluster | None,
     fail_on_error: o.FailOnError = False,
 ) -> int:
     """Score texts, or stored traces without running any model.
@@ -111,13 +112,14 @@ def score_command(
     For scores of samples the text (or its prompt) is what the drawn answers answer.
     Example: nll score data.jsonl --score min_k_prob --score 'min_k_prob(k=0.1)' -o out.parquet
     Example: nll score questions.jsonl --score semantic_entropy --n-samples 10 -o out.parquet
+    Example: nll score shards/ --engine ray --address auto --worker-gpus 1 -o out.parquet
     """
     from nll.cli._show import show_table
     from nll.runs import score_to
 
     with progress() as (tell, tick):
         outcome, table = score_to(
-            inputs, out, score or ["all"], columns, options, more,
+            inputs, out, score or ["all"], columns, options, more, cluster,
             say=tell, tick=tick, fail_on_error=fail_on_error,
         )  # fmt: skip
     if table is not None:
@@ -126,7 +128,7 @@ def score_command(
 
 
 @app.command()
-@takes(columns=columns, options=model_options, more=gather_options)
+@takes(columns=columns, options=model_options, more=gather_options, cluster=cluster)
 def trace(
     inputs: o.Inputs,
     *,
@@ -135,6 +137,7 @@ def trace(
     columns: Columns,
     options: ModelOptions,
     more: GatherOptions,
+    cluster: Cluster | None,
     fail_on_error: o.FailOnError = False,
 ) -> int:
     """Store what the model says about every token, to be scored later without it.
@@ -150,7 +153,7 @@ def trace(
     out = out or Path("traces.parquet")
     with progress() as (tell, tick):
         outcome = trace_to(
-            inputs, out, score or [], columns, options, more,
+            inputs, out, score or [], columns, options, more, cluster,
             say=tell, tick=tick, fail_on_error=fail_on_error,
         )  # fmt: skip
     return done(outcome, out)

@@ -99,3 +99,18 @@ Neighbours = Annotated[
 Copies = Annotated[
     int, typer.Option(help="Perturbed texts or neighbours to make of each text.", min=1)
 ]
+Engine = Annotated[
+    str,
+    typer.Option(help="Where the model runs: local (this process), or ray (workers of a cluster)."),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        help="The Ray cluster: auto, HOST:PORT or ray://HOST:PORT. [default: one on this machine]"
+    ),
+]
+Workers = Annotated[
+    int | None, typer.Option(help="Workers of the cluster. [default: as many as there is room for]")
+]
+WorkerCpus = Annotated[float, typer.Option(help="CPUs that each worker takes.")]
+WorkerGpus = Annotated[float, typer.Option(help="GPUs that each worker takes.")]

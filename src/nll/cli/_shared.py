@@ -12,7 +12,7 @@ from nll.cli import _options as o
 from nll.cli._terminal import say
 
 if TYPE_CHECKING:
-    from nll.runs import Columns, GatherOptions, ModelOptions, Outcome
+    from nll.runs import Cluster, Columns, GatherOptions, ModelOptions, Outcome
 
 Command = Callable[..., Any]
 
@@ -55,7 +55,7 @@ def _parameters(function: Callable[..., Any]) -> tuple[inspect.Parameter, ...]:
 
 
 # What annotations name but the command line must not import at its start.
-_NAMES: dict[str, Any] = {"Columns": Any, "ModelOptions": Any, "GatherOptions": Any, "Outcome": Any}
+_NAMES = dict.fromkeys(("Cluster", "Columns", "GatherOptions", "ModelOptions", "Outcome"), Any)
 
 
 def columns(
@@ -105,6 +105,26 @@ def gather_options(
     from nll.runs import GatherOptions
 
     return GatherOptions(n_samples, temperature, max_new_tokens, seed, perturb, neighbours, copies)
+
+
+def cluster(
+    engine: o.Engine = "local",
+    address: o.Address = None,
+    workers: o.Workers = None,
+    worker_cpus: o.WorkerCpus = 1.0,
+    worker_gpus: o.WorkerGpus = 0.0,
+) -> Cluster | None:
+    """The cluster that the model runs on, or None for this process."""
+    from nll._errors import BadInput
+    from nll.runs import Cluster
+
+    if engine == "ray":
+        return Cluster(address, workers, worker_cpus, worker_gpus)
+    if engine != "local":
+        raise BadInput(f"--engine is local or ray, not '{engine}'")
+    if (address, workers, worker_cpus, worker_gpus) != (None, None, 1.0, 0.0):
+        raise BadInput("--address and --worker options go with --engine ray")
+    return None
 
 
 def done(outcome: Outcome, out: Path | None) -> int:
