@@ -70,6 +70,14 @@ from nll.metrics._threshold import (
     Threshold,
     fit_threshold,
 )
+from nll.metrics._unlearning import (
+    ForgetQuality,
+    forget_quality,
+    mean_truth_ratio,
+    model_utility,
+    normalized_probability,
+    truth_ratio,
+)
 
 __all__ = [
     "BlindBaseline",
@@ -77,6 +85,7 @@ __all__ = [
     "DetectionReport",
     "Drift",
     "EvalCounts",
+    "ForgetQuality",
     "Interval",
     "McNemar",
     "Measured",
@@ -98,13 +107,17 @@ __all__ = [
     "detection_report",
     "ece",
     "fit_threshold",
+    "forget_quality",
     "fpr_at_tpr",
     "holm",
     "kendall_tau",
     "length_baseline",
     "mce",
     "mcnemar_exact",
+    "mean_truth_ratio",
     "minmax_weights",
+    "model_utility",
+    "normalized_probability",
     "pass_at_k",
     "pass_at_n",
     "pass_at_n_true",
@@ -122,6 +135,7 @@ __all__ = [
     "spearman",
     "to_confidence",
     "tpr_at_fpr",
+    "truth_ratio",
     "weighted_self_consistency",
     "wilson",
 ]
