@@ -17,7 +17,7 @@ PLAIN = {
     "BinaryDecisionReport", "CaslFit", "HeadScore", "LabelReadout", "StepLengthReport",
     "StepParts", "Words", "align_words", "aslec_casl", "aslec_drop", "binary_decision_report",
     "binoculars_from_logits", "debias_threshold", "fast_detect_gpt_from_logits", "fill_spans",
-    "fit_aslec_casl", "gltr_fractions", "label_log_odds", "label_readout",
+    "fit_aslec_casl", "gltr_fractions", "label_log_odds", "label_positions", "label_readout",
     "label_readout_from_logp", "local_logp", "negative_attention_score", "negative_bias",
     "npr_from_log_ranks", "perturb_spans", "precision_recall_gap", "qa_ratio",
     "rank_negative_heads", "recall_score", "renyi_from_logits", "select_top_k", "split_steps",

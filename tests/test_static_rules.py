@@ -40,7 +40,7 @@ ARROWS: dict[str, set[str]] = {
     "serve": LOW | {"_bundle", "_declare", "_table", "models", "web"},
     "testing": LOW | {"_declare", "kernels", "models"},
     "objectives": {"_errors"},
-    "training": LOW | {"models"},
+    "training": LOW | {"models", "scores"},
 }
 FACES = {"cli", "web", "serve", "__main__"}
 HEAVY = {"torch", "transformers", "gguf", "accelerate", "safetensors"}

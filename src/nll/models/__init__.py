@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nll.models._attention import Attention, attention
 from nll.models._bounds import Bounds, entropy_bounds
 from nll.models._capabilities import Capabilities, availability, capabilities, possible
 from nll.models._embedded import converted_folder, find_gguf, install_embedded
@@ -13,6 +14,7 @@ from nll.models._replay import Recorder
 from nll.models._retry import Retry
 
 __all__ = [
+    "Attention",
     "Bounds",
     "Capabilities",
     "FieldDifference",
@@ -21,6 +23,7 @@ __all__ = [
     "Recorder",
     "Retry",
     "Worst",
+    "attention",
     "availability",
     "capabilities",
     "compare",

@@ -16,6 +16,7 @@ from nll.scores._bias import (
     precision_recall_gap,
     rank_negative_heads,
 )
+from nll.scores._candidates import label_positions
 from nll.scores._casl import (
     CaslFit,
     StepLengthReport,
@@ -24,6 +25,7 @@ from nll.scores._casl import (
     select_top_k,
     step_length_report,
 )
+from nll.scores._code_distance import codebleu_distance
 from nll.scores._distance import (
     bleu_distance,
     embedding_cosine_distance,
@@ -192,6 +194,7 @@ __all__ = [
     "classify_instability",
     "cluster_answers",
     "cocoa",
+    "codebleu_distance",
     "conditional_answer_entropy",
     "conditional_answer_nll",
     "consistency_and_confidence",
@@ -216,6 +219,7 @@ __all__ = [
     "instability_strength",
     "jensen_shannon",
     "label_log_odds",
+    "label_positions",
     "label_readout",
     "label_readout_from_logp",
     "lexical_similarity",

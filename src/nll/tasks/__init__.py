@@ -7,6 +7,10 @@ from nll.tasks._answers import (
     math_equal,
     normalise_answer,
 )
+from nll.tasks._attention_bias import (
+    negative_attention,
+    rank_negative_heads,
+)
 from nll.tasks._embers import (
     Choice,
     ConditionAccuracy,
@@ -69,10 +73,12 @@ __all__ = [
     "make_binary_items",
     "make_items",
     "math_equal",
+    "negative_attention",
     "normalise_answer",
     "parametric_knowledge_split",
     "pig_latin",
     "probability_sensitivity",
+    "rank_negative_heads",
     "reverse_words",
     "rot",
     "says",
