@@ -24,7 +24,7 @@ PLAIN = {
     "step_length_report", "step_parts", "step_spans", "unigram_filler",
     "Peak", "PerturbationPoints", "Perturbed", "SegmentScores", "StepUtilities", "Utility",
     "answer_entropy", "answer_mentions", "answer_nll", "answer_traces", "bleu_distance",
-    "classify_instability", "cluster_answers", "conditional_answer_entropy",
+    "classify_instability", "cluster_answers", "codebleu_distance", "conditional_answer_entropy",
     "conditional_answer_nll", "early_stop_step", "embedding_cosine_distance",
     "entailment_equivalence", "exact_distance", "instability_peak", "jensen_shannon", "perturb",
     "perturbation_points", "prefix_instability", "reasoning_utility",

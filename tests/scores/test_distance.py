@@ -85,9 +85,10 @@ def test_embedding_distance_is_one_where_there_is_no_direction():
 def test_distances_lie_between_0_and_1_and_most_are_symmetric(a, b):
     for name, distance in DISTANCES.items():
         assert 0 <= distance(a, b) <= 1
-        if name != "bleu":
+        if name not in ("bleu", "codebleu"):
             assert distance(a, b) == distance(b, a)
-            assert distance(a, a) == 0
+        if name != "bleu":
+            assert distance(a, a) == pytest.approx(0, abs=1e-12)
     assert 0 <= token_f1_distance(a, b, rule="set") <= 1
 
 

@@ -12,6 +12,7 @@ from typing import Final, Literal, TypeAlias
 import numpy as np
 
 from nll._errors import BadInput
+from nll.scores._code_distance import codebleu_distance
 from nll.trace import Array
 
 Distance: TypeAlias = Callable[[str, str], float]
@@ -104,6 +105,7 @@ DISTANCES: Final[dict[str, Distance]] = {
     "rouge_l": rouge_l_distance,
     "bleu": bleu_distance,
     "exact": exact_distance,
+    "codebleu": codebleu_distance,
 }
 
 

@@ -100,7 +100,8 @@ def pointwise_mutual_information(
 def lexical_similarity(samples: Samples, *, distance: str | Distance = "rouge_l") -> float:
     """Mean similarity of two different sampled answers: 1 - their variation ratio.
 
-    distance: `rouge_l`, `rouge1`, `bleu`, `token_f1`, `exact`, or a function of two texts.
+    distance: `rouge_l`, `rouge1`, `bleu`, `token_f1`, `codebleu`, `exact`, or a function of two
+    texts.
     Undefined for fewer than 2 drawn answers.
     """
     value = sample_variation_ratio(samples, distance=distance)
