@@ -19,7 +19,9 @@ from nll.runs._read import input_files
 
 SUFFIXES = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson")
 # Columns that are no scores unless they are named as such.
-_NOT_SCORES = {"id", "text", "prompt", "completion", "messages", "tokens", "undefined"}
+_NOT_SCORES = {
+    "id", "text", "prompt", "completion", "messages", "tokens", "undefined", "answer", "flagged",
+}  # fmt: skip
 _NONE = {"", "nan", "null", "none"}
 
 
@@ -99,12 +101,13 @@ def read_table(path: Path) -> list[dict[str, Any]]:
     suffix = Path(source).suffix.lower()
     pick: Callable[[Sequence[str]], Sequence[str]] = partial(_all, source)
     if suffix == ".parquet":
-        cells = list(parquet_cells(source, pick))
-    elif suffix in (".csv", ".tsv"):
-        cells = list(csv_cells(source, pick, "\t" if suffix == ".tsv" else ","))
+        cells = list(parquet_cells(source, source, pick))
     else:
         with path.open("rb") as file:
-            cells = list(jsonl_cells(file))
+            if suffix in (".csv", ".tsv"):
+                cells = list(csv_cells(source, file, pick, "\t" if suffix == ".tsv" else ","))
+            else:
+                cells = list(jsonl_cells(file))
     if not cells:
         raise BadInput(f"{path} has no rows")
     return [_row(path, cell) for cell in cells]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from nll._errors import BadFile, BadInput
 
@@ -48,10 +48,10 @@ def jsonl_cells(lines: Iterable[bytes]) -> Iterator[Cell]:
                 yield Cell(number, None, "bad_json", f"the line is a JSON {kind}, not an object")
 
 
-def csv_cells(path: str, pick: Pick, delimiter: str) -> Iterator[Cell]:
+def csv_cells(path: str, raw: BinaryIO, pick: Pick, delimiter: str) -> Iterator[Cell]:
     """Rows of a CSV file with a header line. `pick` refuses it by its columns."""
     csv.field_size_limit(_FIELD_LIMIT)
-    with Path(path).open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+    with io.TextIOWrapper(raw, "utf-8-sig", errors="surrogateescape", newline="") as file:
         # strict: a quote that is never closed is an error and does not swallow rows in silence.
         reader = csv.reader(file, delimiter=delimiter, strict=True)
         try:
@@ -77,14 +77,14 @@ def csv_cells(path: str, pick: Pick, delimiter: str) -> Iterator[Cell]:
             yield Cell(line, dict(zip(header, cells, strict=False)))
 
 
-def parquet_cells(path: str, pick: Pick) -> Iterator[Cell]:
+def parquet_cells(path: str, source: Any, pick: Pick) -> Iterator[Cell]:
     """Rows of a Parquet file, the picked columns only. Raises BadFile when it is damaged."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     number = 0
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(source) as file:
             held = file.schema_arrow.names
             wanted = pick(held)
             for batch in file.iter_batches(batch_size=256, columns=wanted):

@@ -31,7 +31,8 @@ def check_output(out: Path, suffixes: Sequence[str], inputs: Sequence[str]) -> N
     if not os.access(parent, os.W_OK):
         raise BadInput(f"cannot write {out}: the folder {parent} is not writable")
     with telling(out):
-        same = [i for i in inputs if out.exists() and i != "-" and os.path.samefile(i, out)]
+        mine = [i for i in inputs if i != "-" and "://" not in i]
+        same = [i for i in mine if out.exists() and os.path.samefile(i, out)]
     if same:
         raise BadInput(f"cannot write {out}: it is also an input")
 

@@ -13,9 +13,19 @@ from typing import Any, BinaryIO
 
 from nll._errors import BadInput, BadText
 from nll.runs._formats import Cell, csv_cells, jsonl_cells, parquet_cells
+from nll.runs._places import (
+    SUFFIXES,
+    dataset_cells,
+    is_dataset,
+    is_url,
+    listed,
+    reading,
+    suffix_of,
+    table_source,
+    url_files,
+)
 from nll.trace import Text
 
-SUFFIXES = (".txt", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
 STDIN = "stdin"
 _PEEK = 100
 _MAGIC = (
@@ -25,7 +35,6 @@ _MAGIC = (
     b"%PDF",
     b"GIF8",
     b"\x7fELF",
-    b"\x1f\x8b",
     b"\xff\xd8\xff",
 )
 
@@ -44,6 +53,7 @@ class Row:
     text: Text | None = None
     reason: str | None = None
     detail: str | None = None
+    label: Any = None
 
     @property
     def where(self) -> str:
@@ -58,6 +68,8 @@ class Columns:
     Unless named, a text is what stands in `text`, or a completion in `prompt` and `completion`, or
     a chat in `messages`, whichever is there first. Without an id column or value, a row's id is
     `file:line`. lines: a plain text file holds one text per line instead of one in all.
+    label: a column that goes along with the row.   questions: a text may be a question alone, in
+    `prompt` or `question` too, or a chat whose last message is the user's.
     """
 
     text: str | None = None
@@ -65,6 +77,8 @@ class Columns:
     completion: str | None = None
     id: str | None = None
     lines: bool = False
+    label: str | None = None
+    questions: bool = False
 
     def __post_init__(self) -> None:
         if (self.prompt is None) != (self.completion is None):
@@ -79,11 +93,17 @@ class Columns:
         if self.text is not None:
             return (self.text,)
         known = [("text",), ("prompt", "completion"), ("messages",)]
-        return next((c for c in known if set(c) <= set(held)), known[0])
+        more = [("prompt",), ("question",)] if self.questions else []
+        return next((c for c in [*known, *more] if set(c) <= set(held)), known[0])
+
+    @property
+    def beside(self) -> list[str]:
+        """The named columns that hold no text."""
+        return [name for name in (self.id, self.label) if name]
 
     def pick(self, source: str, held: Sequence[str]) -> list[str]:
         """Columns to read of a table; raises BadInput when a needed one is missing."""
-        needed = [*self.texts(held), *([self.id] if self.id else [])]
+        needed = list(dict.fromkeys([*self.texts(held), *self.beside]))
         for name in needed:
             if name not in held:
                 has = ", ".join(repr(h) for h in held[:12]) or "none"
@@ -94,15 +114,18 @@ class Columns:
 def read_rows(inputs: Sequence[str | os.PathLike[str]], columns: Columns) -> Iterator[Row]:
     """Rows of files, folders (searched through, in sorted order) and `-` for standard input.
 
+    Files may be packed (.gz .bz2 .zst .lz4 .xz) and lie behind a URL (s3://, gs://, https://, ...);
+    `hf://NAME?split=test` is a dataset.
+
     Missing, empty and binary files are found at once, an unknown column when its file is reached:
     both raise BadInput, and so do named columns where every file is plain text. Rows that are no
     texts come with a reason, and the reading goes on.
     """
     files = input_files(inputs)
-    named = columns.text or columns.prompt or columns.id
-    if named and all(Path(file).suffix.lower() == ".txt" for file in files):
+    named = columns.text or columns.prompt or columns.id or columns.label
+    if named and all(suffix_of(file) == ".txt" for file in files):
         raise BadInput(f"column '{named}' was asked for, but {files[0]} is plain text, no table")
-    if columns.lines and not any(Path(f).suffix.lower() in (".txt", "") for f in files):
+    if columns.lines and not any(suffix_of(f) in (".txt", "") for f in files):
         raise BadInput(f"--lines is for plain text files, and {files[0]} is none")
     return _numbered(files, columns)
 
@@ -119,17 +142,11 @@ def _files(given: str) -> list[str]:
     """The paths of everything behind one argument."""
     if given == "-":
         return ["-"]
+    if is_url(given):
+        return url_files(given)
     path = Path(given)
     if path.is_dir():
-        below = sorted(
-            str(p)
-            for p in path.rglob("*")
-            if p.suffix.lower() in SUFFIXES
-            and p.is_file()
-            and not p.name.endswith(".rejected.jsonl")
-            and not any(part.startswith(".") for part in p.relative_to(path).parts)
-            and not any(part.endswith(".partial") for part in p.relative_to(path).parts[:-1])
-        )
+        below = sorted(str(p) for p in path.rglob("*") if listed(p, path) and p.is_file())
         if not below:
             raise BadInput(f"the folder {given} holds no texts ({' '.join(SUFFIXES)})")
         return below
@@ -139,7 +156,7 @@ def _files(given: str) -> list[str]:
         raise BadInput(f"{given} is not a regular file; pipe it in as -")
     if not os.access(path, os.R_OK):
         raise BadInput(f"{given} cannot be read: permission denied")
-    with path.open("rb") as file:
+    with reading(given) as file:
         head = file.read(8192)
     if not head:
         raise BadInput(f"{given} is empty")
@@ -173,15 +190,17 @@ def _cells(path: str, columns: Columns) -> Iterator[Cell]:
     if path == "-":
         yield from _stdin_cells(sys.stdin.buffer, columns)
         return
-    suffix = Path(path).suffix.lower()
+    suffix = suffix_of(path)
     pick = functools.partial(columns.pick, path)
-    if suffix == ".parquet":
-        yield from parquet_cells(path, pick)
-    elif suffix in (".csv", ".tsv"):
-        yield from csv_cells(path, pick, "\t" if suffix == ".tsv" else ",")
+    if is_dataset(path):
+        yield from dataset_cells(path, pick)
+    elif suffix == ".parquet":
+        yield from parquet_cells(path, table_source(path), pick)
     else:
-        with Path(path).open("rb") as file:
-            if suffix in (".jsonl", ".ndjson"):
+        with reading(path) as file:
+            if suffix in (".csv", ".tsv"):
+                yield from csv_cells(path, file, pick, "\t" if suffix == ".tsv" else ",")
+            elif suffix in (".jsonl", ".ndjson"):
                 yield from _known(path, jsonl_cells(file), columns)
             elif columns.lines:
                 yield from _line_cells(file)
@@ -203,7 +222,8 @@ def _known(source: str, cells: Iterator[Cell], columns: Columns) -> Iterator[Cel
     head = list(itertools.islice(cells, _PEEK))
     held = [list(c.values) for c in head if c.values is not None]
     fitting = [h for h in held if set(columns.texts(h)) <= set(h)]
-    if held and (not fitting or (columns.id and not any(columns.id in h for h in held))):
+    lost = [name for name in columns.beside if not any(name in h for h in held)]
+    if held and (not fitting or lost):
         columns.pick(source, (fitting or held)[0])
     yield from head
     yield from cells
@@ -241,7 +261,9 @@ def _row(index: int, source: str, cell: Cell, columns: Columns, seen: set[str]) 
         own = own.encode("utf-8", "replace").decode("utf-8")
         detail = rejected.detail.encode("utf-8", "replace").decode("utf-8")
         return Row(index, own, source, cell.line, None, rejected.reason, detail)
-    return Row(index, own, source, cell.line, text)
+    held = cell.values if isinstance(cell.values, Mapping) else {}
+    label = held.get(columns.label) if columns.label else None
+    return Row(index, own, source, cell.line, text, label=label)
 
 
 def _own_id(values: Mapping[str, Any] | str, columns: Columns) -> str | None:
@@ -263,12 +285,20 @@ def _text(values: Mapping[str, Any] | str, columns: Columns, own: str) -> Text:
         if absent:
             raise BadText("missing_column", f"the row has no '{absent[0]}'")
         held = [values[n] for n in names]
+        if columns.questions and len(held) == 1 and isinstance(held[0], list) and _asks(held[0]):
+            held = [[*held[0], {"role": "assistant", "content": ""}]]
         text = Text.pair(*held, id=own) if len(held) == 2 else Text.of(held[0], id=own)
     for part in (text.text, text.prompt or "", *(m["content"] for m in text.messages)):
         _check_unicode(part, "text")
-    if not text.text:
+    if not text.text and not (columns.questions and text.messages):
         raise BadText("empty", "the text is empty")
     return text
+
+
+def _asks(messages: Sequence[Any]) -> bool:
+    """Whether a chat ends with a message that is not the assistant's."""
+    last = messages[-1] if messages else None
+    return isinstance(last, Mapping) and last.get("role") not in ("assistant", None)
 
 
 def _check_unicode(value: str, what: str) -> None:
