@@ -22,6 +22,8 @@ from nll.trace import Array, Fields, Provenance, Rejected, Text, TextLike, Trace
 
 _BLOCK = 256  # rows of logits turned into statistics at once
 _TOLERANCE = 0.05
+_ABSENT = {"hidden", "cross_mean", "cross_var", "boundary", "boundary_at"}
+CAPABILITIES = Capabilities(frozenset(FIELDS) - _ABSENT, source="llama.cpp")
 
 
 class LlamaCppModel:
@@ -39,8 +41,7 @@ class LlamaCppModel:
     @property
     def capabilities(self) -> Capabilities:
         """All that follows from the logits; the states before the unembedding are not told."""
-        absent = {"hidden", "cross_mean", "cross_var", "boundary", "boundary_at"}
-        return Capabilities(frozenset(FIELDS) - absent, source="llama.cpp")
+        return CAPABILITIES
 
     @property
     def identity(self) -> Mapping[str, str]:

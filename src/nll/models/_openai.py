@@ -16,7 +16,7 @@ from nll import __version__
 from nll._errors import BadInput, BadModel, BadText
 from nll.models._capabilities import Capabilities
 from nll.models._fan import fan
-from nll.models._openai_client import UNAVAILABLE, Caller, check_url, home_url, key_for
+from nll.models._openai_client import Caller, check_url, home_url, key_for
 from nll.models._probe import probe
 from nll.models._protocol import DEFAULT_FIELDS, LanguageModel, OnReject
 from nll.models._remote_payload import BadAnswer, read_chat, read_completion
@@ -29,7 +29,7 @@ from nll.models._remote_trace import (
     whole_text,
     written_trace,
 )
-from nll.models._retry import Retry
+from nll.models._retry import UNAVAILABLE, Retry
 from nll.trace import Array, Fields, Provenance, Rejected, Text, TextLike, Trace
 
 # Rows in a row that got no answer, each after all its tries: the server is gone, not the row bad.

@@ -11,10 +11,9 @@ from urllib.parse import urlsplit
 
 from nll._errors import BadInput, BadModel, BadText, MissingExtra
 from nll.models._remote_payload import BadAnswer
-from nll.models._retry import Gate, Retry, may_pass
+from nll.models._retry import UNAVAILABLE, Gate, Retry, may_pass
 
 T = TypeVar("T")
-UNAVAILABLE = "unavailable"  # the reason of a row that another run may well score
 _OPENAI = "https://api.openai.com/v1"
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 

@@ -15,7 +15,6 @@ from urllib.parse import urlsplit
 from nll._errors import BadModel, BadText
 from nll.models._align import align
 from nll.models._openai_client import (
-    UNAVAILABLE,
     Caller,
     NotFound,
     Refused,
@@ -23,6 +22,7 @@ from nll.models._openai_client import (
 )
 from nll.models._remote_payload import Answer, BadAnswer, Piece, read_chat, read_completion
 from nll.models._remote_trace import How, Source, pieces_of, reading
+from nll.models._retry import UNAVAILABLE
 
 TEXT = "one two three four five"
 NEW = 2

@@ -12,6 +12,7 @@ from email.utils import parsedate_to_datetime
 # What may go away by itself; everything else is tried exactly once.
 AGAIN = frozenset({408, 409, 429})
 LONGEST_WAIT = 120.0
+UNAVAILABLE = "unavailable"  # the reason of a row that another run may well score
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
+
+from nll._declare import Request
+from nll.models._capabilities import Capabilities, possible
 
 if TYPE_CHECKING:
     from nll.models._protocol import LanguageModel
@@ -27,3 +30,21 @@ def opener(name: str) -> Callable[..., LanguageModel] | None:
     module, function = _OPENERS[prefix].split(":")
     found: Callable[..., LanguageModel] = getattr(import_module(f"nll.models.{module}"), function)
     return found
+
+
+def possible_of(name: str | None, wanted: Sequence[Request]) -> list[Request]:
+    """Of these scores, those that the model of this name can give; see `possible`.
+
+    Models that are run here give all and are not opened; engines declare what they give without
+    being started; a server is asked for a few tokens unless nothing is wanted that any could give.
+    """
+    find = None if name is None else opener(name)
+    if find is None or name is None:
+        return list(wanted)
+    engine = _OPENERS[name.partition(":")[0]].split(":")[0]
+    held = getattr(import_module(f"nll.models.{engine}"), "CAPABILITIES", None)
+    return possible(_Declared(held) if held is not None else find(name), wanted)
+
+
+class _Declared(NamedTuple):
+    capabilities: Capabilities

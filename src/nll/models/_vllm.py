@@ -24,15 +24,19 @@ from nll.trace import Array, Fields, Provenance, Rejected, Text, TextLike, Trace
 MAX_LOGPROBS = 50
 CHUNK = 256  # texts handed over at once; vLLM batches within them as its memory allows
 
+CAPABILITIES = Capabilities(
+    frozenset({"logp", "rank", "ids", "spans", "top_ids", "top_logp"}),
+    frozenset({"entropy", "ties"}), MAX_LOGPROBS, "vLLM",
+)  # fmt: skip
+
 
 class VllmModel:
     """A model held by a `vllm.LLM`; tokenised by its own tokenizer with nll's BOS rule."""
 
-    def __init__(self, engine: Any, tokenizer: Tokenizer, provenance: Provenance, top_k: int):
+    def __init__(self, engine: Any, tokenizer: Tokenizer, provenance: Provenance):
         self._engine = engine
         self.tokenizer = tokenizer
         self.provenance = provenance
-        self._top_k = top_k
         self.context = int(engine.llm_engine.model_config.max_model_len)
 
     def __repr__(self) -> str:
@@ -41,8 +45,7 @@ class VllmModel:
     @property
     def capabilities(self) -> Capabilities:
         """Log-probs, ranks and the top k are exact; the full distribution stays within vLLM."""
-        exact = {"logp", "rank", "ids", "spans", "top_ids", "top_logp"}
-        return Capabilities(frozenset(exact), frozenset({"entropy", "ties"}), self._top_k, "vLLM")
+        return CAPABILITIES
 
     @property
     def identity(self) -> Mapping[str, str]:
@@ -112,11 +115,11 @@ class VllmModel:
                 on_reject(Rejected(i, error.reason, error.detail, name))
                 continue
             read.append(found)
-        k = min(self._top_k, max(fields.top_k, 1))
+        k = min(MAX_LOGPROBS, max(fields.top_k, 1))
         outputs = self._run([self._ids(e) for e in read], max_tokens=1, temperature=0.0,
                             prompt_logprobs=k)  # fmt: skip
         for encoded, output in zip(read, outputs, strict=True):
-            yield self._trace(encoded, output, min(fields.top_k, self._top_k))
+            yield self._trace(encoded, output, min(fields.top_k, MAX_LOGPROBS))
 
     def _ids(self, encoded: Encoded) -> list[int]:
         bos = [] if self.tokenizer.bos_id is None else [self.tokenizer.bos_id]
@@ -173,7 +176,7 @@ class VllmModel:
             raise BadInput("temperature and top_k must be 0 or more, top_p in (0, 1]")
         if temperature == 0 and n > 1:
             raise BadInput("n greedy answers would all be the same; set a temperature")
-        k = min(self._top_k, max(fields.top_k, 1))
+        k = min(MAX_LOGPROBS, max(fields.top_k, 1))
         shared = {"max_tokens": max_new_tokens, "logprobs": k, "stop": list(stop) or None}
         drawn = {**shared, "n": n, "temperature": temperature, "top_p": top_p,
                  "top_k": top_k or -1}  # fmt: skip
@@ -191,12 +194,12 @@ class VllmModel:
             ids, out = self._ids(encoded), []
             if greedy:
                 (found,) = self._run([ids], temperature=0.0, **shared)
-                out += self._answers(encoded, kind, found, {}, min(fields.top_k, self._top_k))
+                out += self._answers(encoded, kind, found, {}, min(fields.top_k, MAX_LOGPROBS))
             settings = {"temperature": temperature, "top_p": top_p, "top_k": top_k,
                         "seed": seed + i}  # fmt: skip
             (found,) = self._run([ids], **drawn, seed=seed + i)
             out += self._answers(encoded, kind, found, settings if temperature else {},
-                                 min(fields.top_k, self._top_k))  # fmt: skip
+                                 min(fields.top_k, MAX_LOGPROBS))  # fmt: skip
             yield out
 
     def _prompt(self, prompt: TextLike) -> tuple[str, str]:
@@ -314,7 +317,7 @@ def open_vllm(name: str, **options: Any) -> LanguageModel:
         dtype=str(config.dtype).removeprefix("torch."), backend="vllm",
         vocab_size=int(config.get_vocab_size()), bos=read.bos, library=__version__,
     )  # fmt: skip
-    found = VllmModel(engine, read, provenance, MAX_LOGPROBS)
+    found = VllmModel(engine, read, provenance)
     _check_alignment(found)
     return found
 

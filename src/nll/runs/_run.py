@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from nll._errors import BadInput, NllError
+from nll.models._retry import UNAVAILABLE
 from nll.runs._atomic import atomic_path, write_atomic
 from nll.runs._obtain import Found, Source
 from nll.runs._read import Row
@@ -122,7 +123,9 @@ def run(
             for number, part in enumerate(plan(rows, *limits)):
                 content = fingerprint([_content(row) for row in part])
                 shard = find_shard(folder, number, content)
-                if shard is None:
+                if shard is not None and any(r["reason"] == UNAVAILABLE for r in shard.rejected):
+                    yield Piece(number, content, part, start)  # a server that may answer by now
+                elif shard is None:
                     stale = (folder / f"shard-{number:06d}.json").exists()
                     if stale and not told:
                         say(f"{folder.name} is damaged or of another input; computing it again")
