@@ -29,7 +29,7 @@ _SIDES = (
     {"human"},
     {"uncertain", "wrong", "incorrect", "error"},
     {"certain", "right", "correct"},
-    {"ood", "out-of-distribution"},
+    {"ood", "out-of-distribution", "foreign"},
     {"in-distribution"},
 )
 LIMITS = (
@@ -104,20 +104,23 @@ def evaluate(
         Path(scores), label=label, group=group, names=names,
         labels=None if labels is None else Path(labels), on=on,
     )  # fmt: skip
-    y, meaning = _binary(table.label, positive)
+    y, meaning = binary_labels(table.label, positive)
     _check_meaning(positive, table)
-    results = _all(table, y, meaning, "", resamples, seed)
+    results = measure(table, y, meaning, "", resamples, seed)
     for value in sorted(set(table.group)):
         rows = np.array([g == value for g in table.group])
-        results += _all(table.only(rows), y[rows], meaning, value, resamples, seed)
+        results += measure(table.only(rows), y[rows], meaning, value, resamples, seed)
     return Evaluation(
         source=str(scores), label=table.label_name, positive=meaning, n=len(y),
         positives=int(y.sum()), unlabelled=table.unlabelled, resamples=resamples, results=results,
     )  # fmt: skip
 
 
-def _binary(values: Sequence[str], positive: str | None) -> tuple[Any, str]:
-    """0/1 labels, and the name of the positive class as it is shown."""
+def binary_labels(values: Sequence[str], positive: str | None) -> tuple[Any, str]:
+    """0/1 labels, and the name of the positive class as it is shown.
+
+    Raises BadInput unless there are two values of which one is known to be the positive one.
+    """
     found = sorted(set(values))
     if len(found) != 2:
         shown = ", ".join(map(repr, found[:6])) + (" ..." if len(found) > 6 else "")
@@ -147,14 +150,15 @@ def _check_meaning(positive: str | None, table: Scored) -> None:
         )
 
 
-def _all(
+def measure(
     table: Scored, y: Any, meaning: str, group: str, resamples: int, seed: int
 ) -> list[Evaluated]:
+    """Every score and baseline of a table against 0/1 labels whose 1 means `meaning`."""
     common = {"y": y, "group": group, "n": resamples, "seed": seed}
     out = []
     for name, values in table.scores.items():
         higher = table.higher_means.get(name, "")
-        flipped = _opposite(higher, meaning)
+        flipped = opposite(higher, meaning)
         out.append(_one(name, "score", -values if flipped else values, higher, flipped, **common))
     if table.tokens is not None:
         out.append(_one("length in tokens", "baseline", table.tokens, "longer", False, **common))
@@ -169,7 +173,7 @@ def _all(
     return out
 
 
-def _opposite(higher_means: str, meaning: str) -> bool:
+def opposite(higher_means: str, meaning: str) -> bool:
     """Whether a higher score speaks for the other label than the positive one."""
     place = {word: i for i, words in enumerate(_SIDES) for word in words}
     a, b = place.get(higher_means.lower()), place.get(meaning.lower())

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nll import _arrow, _arrow_bundles
-from nll._declare import requests
+from nll._declare import Request, requests
 from nll._errors import BadInput
 from nll._table import score_batches, score_schema
 from nll.runs._atomic import atomic_path
@@ -51,11 +51,11 @@ def trace_to(
     wanted = requests(specs) if specs else []
     check_takes(wanted, options.reference, more)
     check_output(out, (".parquet",), inputs)
-    rows = _started(read_rows(inputs, columns))
-    task = Task("trace", tuple(specs), options, more)
+    rows = started(read_rows(inputs, columns))
+    task = Task("trace", _given(specs, wanted, options), options, more)
     write = task.write
     with opened(task, cluster, say) as (parts, pace, engine):
-        job = Job(parts, engine, merge=lambda path, shards: write(path, _stored(shards)))
+        job = Job(parts, engine, merge=lambda path, shards: write(path, stored_rows(shards)))
         return run(rows, out, job, say=say, tick=tick, fail_on_error=fail_on_error, pace=pace)
 
 
@@ -77,23 +77,52 @@ def score_to(
     schema = score_schema(wanted)
     if out is not None:
         check_output(out, tuple(WRITERS), inputs)
-    stored = _trace_files(inputs)
+    stored = trace_files(inputs)
     if stored:
-        batches = score_batches(_ticked(_stored(stored), tick), wanted)
+        batches = score_batches(ticked(stored_rows(stored), tick), wanted)
         return _score_stored(batches, schema, out)
     check_takes(wanted, options.reference, more)
-    rows = _started(read_rows(inputs, columns))
-    task = Task("score", tuple(specs), options, more)
+    rows = started(read_rows(inputs, columns))
+    task = Task("score", _given(specs, wanted, options), options, more)
+    return score_rows(rows, out, task, cluster, say=say, tick=tick, fail_on_error=fail_on_error)
+
+
+def score_rows(
+    rows: Iterable[Row],
+    out: Path | None,
+    task: Task,
+    cluster: Cluster | None = None,
+    *,
+    say: Say,
+    tick: Tick,
+    fail_on_error: bool = False,
+    finish: Callable[[pa.Table], pa.Table] | None = None,
+) -> tuple[Outcome, pa.Table | None]:
+    """Score rows into `out`, as a run that survives, or into a table when `out` is None.
+
+    finish: makes the final table, which is returned then even when it is written.
+    """
+    schema = task.schema
     if out is None:
         if cluster is not None:
             raise BadInput("a run on a cluster writes a file; name it with -o")
-        outcome, found = _traced(rows, task.open()[2], say, tick, fail_on_error)
-        return outcome, pa.Table.from_batches(score_batches(found, wanted), schema)
+        outcome, found = traced(rows, task.open()[2], say, tick, fail_on_error)
+        table = pa.Table.from_batches(task.batches(found), schema)
+        return outcome, finish(table) if finish else table
     write = WRITERS[out.suffix.lower()]
+    tables: list[pa.Table] = []
+
+    def merge(path: Path, shards: Sequence[Path]) -> None:
+        if finish is None:
+            write(path, _batches(shards), schema)
+            return
+        tables.append(finish(pa.Table.from_batches(_batches(shards), schema)))
+        write(path, tables[0].to_batches(), tables[0].schema)
+
     with opened(task, cluster, say) as (parts, pace, engine):
-        job = Job(parts, engine, merge=lambda path, shards: write(path, _batches(shards), schema))
+        job = Job(parts, engine, merge)
         done = run(rows, out, job, say=say, tick=tick, fail_on_error=fail_on_error, pace=pace)
-    return done, None
+    return done, tables[0] if tables else None
 
 
 def report_data(
@@ -115,19 +144,31 @@ def report_data(
     wanted = requests(specs)
     schema = score_schema(wanted)
     check_output(out, (".html", ".htm"), inputs)
-    stored = _trace_files(inputs)
+    stored = trace_files(inputs)
     if stored:
-        found = list(_ticked(_stored(stored), tick))
+        found = list(ticked(stored_rows(stored), tick))
         outcome = Outcome(len(found))
     else:
         check_takes(wanted, options.reference, more)
-        rows = _started(read_rows(inputs, columns))
-        task = Task("report", tuple(specs), options, more)
-        outcome, found = _traced(rows, task.open()[2], say, tick, fail_on_error, out)
+        rows = started(read_rows(inputs, columns))
+        specs = _given(specs, wanted, options)
+        wanted, schema = requests(specs), score_schema(requests(specs))
+        task = Task("report", specs, options, more)
+        outcome, found = traced(rows, task.open()[2], say, tick, fail_on_error, out)
     if not found:
         raise BadInput("none of the texts could be scored, so there is nothing to report")
     table = pa.Table.from_batches(score_batches(found, wanted), schema)
     return outcome, [_shown(f) for f in found], table
+
+
+def _given(
+    specs: Sequence[str], wanted: Sequence[Request], options: ModelOptions
+) -> tuple[str, ...]:
+    """The scores that the model can give, before it is asked anything of the texts."""
+    from nll.models._sources import possible_of
+
+    kept = possible_of(options.model, wanted) if wanted else []
+    return tuple(specs) if len(kept) == len(wanted) else tuple(r.label for r in kept)
 
 
 def _shown(found: Found) -> Trace:
@@ -141,7 +182,7 @@ def _shown(found: Found) -> Trace:
     return shown
 
 
-def _trace_files(inputs: Sequence[str]) -> list[str]:
+def trace_files(inputs: Sequence[str]) -> list[str]:
     """The inputs when all of them are stored traces, nothing when none is."""
     files = input_files(inputs)
     stored = [f for f in files if f.endswith(".parquet") and _arrow.is_trace_file(f)]
@@ -151,7 +192,7 @@ def _trace_files(inputs: Sequence[str]) -> list[str]:
     return stored
 
 
-def _stored(paths: Iterable[str | Path]) -> Iterator[Any]:
+def stored_rows(paths: Iterable[str | Path]) -> Iterator[Any]:
     """Traces, or bundles from files of such."""
     for path in paths:
         if _arrow_bundles.is_bundle_file(path):
@@ -186,7 +227,7 @@ def _score_stored(
     return Outcome(scored), None
 
 
-def _traced(
+def traced(
     rows: Iterable[Row],
     source: Source,
     say: Say,
@@ -196,7 +237,7 @@ def _traced(
 ) -> tuple[Outcome, list[Found]]:
     """All traces in memory, for a table or report that shows every text anyway."""
     rejected: list[dict[str, Any]] = []
-    traces = list(_ticked(set_aside(list(rows), source, rejected, fail_on_error), tick))
+    traces = list(ticked(set_aside(list(rows), source, rejected, fail_on_error), tick))
     for r in rejected[:10]:
         line = "" if r["line"] is None else f":{r['line']}"
         say(f"{r['source']}{line}: not scored: {r['detail']}")
@@ -204,13 +245,13 @@ def _traced(
     return Outcome(len(traces), len(rejected), rejects=rejects), traces
 
 
-def _ticked(traces: Iterable[Found], tick: Tick) -> Iterator[Found]:
+def ticked(traces: Iterable[Found], tick: Tick) -> Iterator[Found]:
     for trace in traces:
         tick(1)
         yield trace
 
 
-def _started(rows: Iterator[Row]) -> Iterator[Row]:
+def started(rows: Iterator[Row]) -> Iterator[Row]:
     """The same rows, the first read now, so that a mistake shows before a model is loaded."""
     first = next(rows)
     return itertools.chain([first], rows)

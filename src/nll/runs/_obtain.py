@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
-from nll._bundle import Bundle, Samples
+from nll._bundle import Bundle
 from nll._declare import TWO_MODELS, Request
 from nll._errors import BadInput, BadText
 from nll._plan import gather
 from nll._table import fields_for
 from nll.models._protocol import LanguageModel, OnReject
 from nll.scores import perturb_spans, unigram_filler
-from nll.trace import Fields, Rejected, Text, Trace
+from nll.trace import Fields, Text, Trace
 
 Found: TypeAlias = Trace | Bundle
 Source: TypeAlias = Callable[[Iterable[Text], OnReject, int], Iterator[Found]]
@@ -139,52 +138,3 @@ def tracer(
         )
 
     return trace
-
-
-def answerer(
-    model: LanguageModel, wanted: Sequence[Request], fields: Fields, more: GatherOptions
-) -> Source:
-    """From questions to bundles whose trace is the model's own greedy answer, with drawn answers
-    where one of these scores takes samples."""
-    sampled = [r for r in wanted if "samples" in r.declaration.takes]
-    fields = fields_for(wanted) | fields
-
-    def drawn(text: Text, start: int) -> Samples:
-        if not sampled:
-            options: dict[str, Any] = {"max_new_tokens": more.max_new_tokens, "fields": fields}
-            (greedy,) = next(iter(model.generate([_question(text)], **options)))
-            return Samples((), greedy=greedy, id=text.id)
-        found = gather(
-            model, [text], sampled, fields=fields, n_samples=more.n_samples,
-            temperature=more.temperature, max_new_tokens=more.max_new_tokens,
-            seed=more.seed + start,
-        )  # fmt: skip
-        bundle = next(iter(found))
-        if bundle.samples is None:
-            raise BadText("no_answer", bundle.missing["samples"])
-        return bundle.samples
-
-    def answers(texts: Iterable[Text], on_reject: OnReject, start: int) -> Iterator[Found]:
-        for index, text in enumerate(texts):
-            try:
-                samples = drawn(text, start + index)
-            except BadText as error:
-                on_reject(Rejected(index, error.reason, error.detail, text.id))
-                continue
-            except BadInput as error:
-                on_reject(Rejected(index, "no_answer", str(error), text.id))
-                continue
-            greedy = samples.greedy
-            if greedy is None:
-                raise BadInput("the model gave no greedy answer; this is a fault of its code")
-            yield Bundle(
-                trace=dataclasses.replace(greedy, id=text.id), samples=samples if sampled else None
-            )
-
-    return answers
-
-
-def _question(text: Text) -> Any:
-    if text.messages:
-        return list(text.messages[:-1])
-    return text.text if text.prompt is None else text.prompt

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+import pyarrow as pa
+
 from nll import __version__, _arrow, _arrow_bundles
 from nll._declare import Request, requests
 from nll._table import fields_for, score_batches, score_schema
-from nll.runs._obtain import GatherOptions, Source, is_bundled, source_of
+from nll.runs._answers import answer_batches, answer_schema, answerer
+from nll.runs._obtain import Found, GatherOptions, Source, is_bundled, source_of
 from nll.runs._output import write_parquet
 from nll.runs._run import Engine, Write, local_engine
 from nll.runs._store import Say
@@ -47,9 +50,12 @@ class ModelOptions:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A command on texts: which scores, by which models, obtained how."""
+    """A command on texts: which scores, by which models, obtained how.
 
-    command: Literal["trace", "score", "report"]
+    `answer` scores the greedy answers that the model gives to the texts, in place of the texts.
+    """
+
+    command: Literal["trace", "score", "report", "answer"]
     specs: tuple[str, ...]
     options: ModelOptions
     more: GatherOptions
@@ -67,16 +73,30 @@ class Task:
         wanted = self.wanted
         if self.command == "trace":
             return _arrow_bundles.write_bundles if is_bundled(wanted) else _arrow.write_traces
-        schema = score_schema(wanted)
-        return lambda path, found: write_parquet(path, score_batches(found, wanted), schema)
+        schema, batches = self.schema, self.batches
+        return lambda path, found: write_parquet(path, batches(found), schema)
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Of the table of scores."""
+        answers = self.command == "answer"
+        return answer_schema(self.wanted) if answers else score_schema(self.wanted)
+
+    def batches(self, found: Iterable[Found]) -> Iterator[pa.RecordBatch]:
+        """The table of scores, in parts."""
+        answers = self.command == "answer"
+        return answer_batches(found, self.wanted) if answers else score_batches(found, self.wanted)
 
     def open(self) -> tuple[dict[str, object], int, Source]:
         """Load the models: all that decides the numbers, the pace of shards, and the source."""
         options, wanted = self.options, self.wanted
         model, reference = _models(options)
-        default = 0 if self.command == "score" else TOP_K
+        default = TOP_K if self.command in ("trace", "report") else 0
         fields = Fields(top_k=default if options.top_k is None else options.top_k)
-        source = source_of(model, wanted, fields, reference, options.stride, self.more)
+        if self.command == "answer":
+            source = answerer(model, wanted, fields, self.more)
+        else:
+            source = source_of(model, wanted, fields, reference, options.stride, self.more)
         parts = self._parts(model, reference, fields_for(wanted) | fields)
         return parts, _pace(model), source
 
@@ -94,11 +114,11 @@ class Task:
             "library version": (__version__, _arrow.SCHEMA),
         }
         bundled = is_bundled(self.wanted)
-        if self.command == "score" or bundled:
+        if self.command in ("score", "answer") or bundled:
             parts["scores"] = [
                 (r.label, r.declaration.name, dict(r.parameters)) for r in self.wanted
             ]
-        if bundled:
+        if self.command == "answer" or bundled:
             parts["choice of samples"] = dataclasses.asdict(self.more)
         return parts
 

@@ -1,0 +1,93 @@
+"""Questions in, the model's own answers scored: where `nll uncertainty` gets its traces from."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from nll._bundle import Bundle, Samples
+from nll._declare import Request
+from nll._errors import BadInput, BadText
+from nll._plan import gather
+from nll._table import fields_for, score_batches, score_schema
+from nll.models._protocol import LanguageModel, OnReject
+from nll.runs._obtain import Found, GatherOptions, Source
+from nll.trace import Fields, Rejected, Text, Trace
+
+_PLACE = 2
+
+
+def answerer(
+    model: LanguageModel, wanted: Sequence[Request], fields: Fields, more: GatherOptions
+) -> Source:
+    """From questions to bundles whose trace is the model's own greedy answer, with drawn answers
+    where one of these scores takes samples."""
+    sampled = [r for r in wanted if "samples" in r.declaration.takes]
+    fields = fields_for(wanted) | fields
+
+    def drawn(text: Text, start: int) -> Samples:
+        if not sampled:
+            options: dict[str, Any] = {"max_new_tokens": more.max_new_tokens, "fields": fields}
+            (greedy,) = next(iter(model.generate([_question(text)], **options)))
+            return Samples((), greedy=greedy, id=text.id)
+        found = gather(
+            model, [text], sampled, fields=fields, n_samples=more.n_samples,
+            temperature=more.temperature, max_new_tokens=more.max_new_tokens,
+            seed=more.seed + start,
+        )  # fmt: skip
+        bundle = next(iter(found))
+        if bundle.samples is None:
+            raise BadText("no_answer", bundle.missing["samples"])
+        return bundle.samples
+
+    def answers(texts: Iterable[Text], on_reject: OnReject, start: int) -> Iterator[Found]:
+        for index, text in enumerate(texts):
+            try:
+                samples = drawn(text, start + index)
+            except BadText as error:
+                on_reject(Rejected(index, error.reason, error.detail, text.id))
+                continue
+            except BadInput as error:
+                on_reject(Rejected(index, "no_answer", str(error), text.id))
+                continue
+            greedy = samples.greedy
+            if greedy is None:
+                raise BadInput("the model gave no greedy answer; this is a fault of its code")
+            yield Bundle(
+                trace=dataclasses.replace(greedy, id=text.id), samples=samples if sampled else None
+            )
+
+    return answers
+
+
+def _question(text: Text) -> Any:
+    if text.messages:
+        return list(text.messages[:-1])
+    return text.text if text.prompt is None else text.prompt
+
+
+def answer_schema(wanted: Sequence[Request]) -> pa.Schema:
+    """That of the scores, with the answer beside the number of its tokens."""
+    return score_schema(wanted).insert(_PLACE, pa.field("answer", pa.string()))
+
+
+def answer_batches(found: Iterable[Found], wanted: Sequence[Request]) -> Iterator[pa.RecordBatch]:
+    """Scores of answers with the answers; see `nll.score`."""
+    schema = answer_schema(wanted)
+    answers: list[str | None] = []
+
+    def noted() -> Iterator[Found]:
+        for one in found:
+            trace = one if isinstance(one, Trace) else one.trace
+            answers.append(None if trace is None else trace.scored_text.strip())
+            yield one
+
+    for batch in score_batches(noted(), wanted):
+        n = batch.num_rows
+        columns = [*batch.columns[:_PLACE], pa.array(answers[:n], pa.string()),
+                   *batch.columns[_PLACE:]]  # fmt: skip
+        del answers[:n]
+        yield pa.RecordBatch.from_arrays(columns, schema=schema)
