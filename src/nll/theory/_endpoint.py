@@ -73,7 +73,8 @@ class LocalEndpoint:
         if (self.top_k is not None and self.top_k < 0) or not self.noise >= 0:
             raise BadInput("top_k and noise must be 0 or more")
         self._rng = np.random.default_rng(self.seed)
-        self._known: tuple[Any, Array, npt.NDArray[np.int64], float] | None = None
+        self._known: tuple[Any, Array, float] | None = None
+        self._order: npt.NDArray[np.int64] | None = None
 
     def query(self, context: Any, bias: Mapping[int, float] | None = None) -> Answer:
         """The answer for one context; BadInput when a bias is given and not allowed."""
@@ -82,8 +83,9 @@ class LocalEndpoint:
         if bias and max(map(abs, bias.values())) > self.max_bias:
             raise BadInput(f"this endpoint takes a logit bias of up to {self.max_bias:g}")
         self.queries += 1
-        plain, order, lse = self._read(context)
+        plain, lse = self._read(context)
         k = len(plain) if self.top_k is None else min(self.top_k, len(plain))
+        order = self._best(plain, max(k, 1) + len(bias or ()))
         shown, values, top = order[:k], plain[order[:k]], int(order[0])
         if bias:
             moved_order, moved, moved_lse = _biased(plain, order, lse, bias, max(k, 1))
@@ -106,20 +108,44 @@ class LocalEndpoint:
         """(V,) what the model itself says, which only its owner can ask."""
         return self._read(context)[0].copy()
 
-    def _read(self, context: Any) -> tuple[Array, npt.NDArray[np.int64], float]:
-        """Logits, tokens from the most likely on, and the normaliser; kept while asked again."""
+    def _read(self, context: Any) -> tuple[Array, float]:
+        """Logits and their normaliser; kept while the same context is asked again."""
         known = self._known
         if known is not None and type(known[0]) is type(context) and known[0] == context:
-            return known[1:]
+            return known[1], known[2]
         plain = np.asarray(self.model(context), dtype=np.float64)
-        if plain.ndim != 1:
+        if plain.ndim != 1 or not plain.size:
             raise BadInput(f"the model must give (V,) logits, not {plain.shape}")
-        order = np.argsort(-plain, kind="stable")
-        lse = float(np.logaddexp.reduce(plain))
+        lse = log_sum_exp(plain)
         # Only what cannot change under us may stand for a context.
-        held = (context, plain, order, lse)
-        self._known = held if isinstance(context, (int, str, bytes, np.integer)) else None
-        return held[1:]
+        fixed = isinstance(context, (int, str, bytes, np.integer))
+        self._known = (context, plain, lse) if fixed else None
+        self._order = None
+        return plain, lse
+
+    def _best(self, plain: Array, count: int) -> npt.NDArray[np.int64]:
+        """At least `count` tokens from the most likely on; equal ones by their ids."""
+        if self._known is None or self._order is None or len(self._order) < min(count, len(plain)):
+            self._order = most_likely(plain, count)
+        return self._order
+
+
+def log_sum_exp(z: Array) -> float:
+    """ln sum exp z."""
+    top = float(z.max())
+    if not math.isfinite(top):
+        return top
+    return top + math.log(float(np.exp(z - top).sum()))
+
+
+def most_likely(z: Array, count: int) -> npt.NDArray[np.int64]:
+    """Indices of the `count` largest values or more, largest first, equal ones by index."""
+    if count > len(z) // 4:
+        return np.argsort(-z, kind="stable")
+    least = np.partition(z, len(z) - count)[len(z) - count]
+    some = np.flatnonzero(z >= least)
+    best: npt.NDArray[np.int64] = some[np.argsort(-z[some], kind="stable")]
+    return best
 
 
 def _biased(
@@ -145,7 +171,7 @@ def _biased(
     else:
         whole = plain.copy()
         whole[at] += amount
-        total = float(np.logaddexp.reduce(whole))
+        total = log_sum_exp(whole)
     return among[best], moved[best], total
 
 

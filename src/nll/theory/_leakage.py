@@ -74,13 +74,12 @@ def centred(q: Array) -> Array:
     return moved
 
 
-def left_factors(q: Array) -> tuple[Array, Array]:
-    """Left singular vectors (n, r) and values (r,), r = min(n, V), never of anything V x V."""
-    if q.shape[1] > 2 * len(q):
-        r: Array = np.linalg.qr(q.T, mode="r")  # type: ignore[assignment]  # the stubs' slip
-        q = r.T
-    u, s, _ = np.linalg.svd(q, full_matrices=False)
-    return u, s
+def shortened(q: Array) -> Array:
+    """(n, n) with the left singular vectors and values of (n, V), never anything V x V."""
+    if q.shape[1] <= 2 * len(q):
+        return q
+    r: Array = np.linalg.qr(q.T, mode="r")  # type: ignore[assignment]  # the stubs' slip
+    return r.T
 
 
 def hidden_dimension(
@@ -93,29 +92,35 @@ def hidden_dimension(
     Q: (n, V), with n > h distinct contexts; 1.3 h to 2 h is a good number.   center: subtract each
     row's mean; without it log-probabilities give h + 1. A LayerNorm without bias gives h - 1.
     window: smallest and largest i that counts. By default all of them when one gap is above a
-    factor 1000; else to where a twentieth of the singular values, at least one, is left below the
-    gap, and from 8 where there are 32 of them, since the first ratios are often large. A gap below
-    a factor 3 is not clear. Raises BadInput for a window that does not fit.
+    factor 1000; else to where a tenth of the singular values, at least three, is left below the gap
+    (the last ones of a full rank fall fast of themselves), and from 8 where there are 32 of them,
+    since the first ratios are often large. A gap below a factor 3 is not clear. Raises BadInput
+    for a window that does not fit.
     """
     q = distinct_rows(answers(Q))
-    _, s = left_factors(centred(q) if center else q)
+    s = np.linalg.svd(shortened(centred(q) if center else q), compute_uv=False)
     top = float(s[0])
     clamped = np.maximum(s, max(top, 1e-300) * FLOOR)
     n, size = len(q), len(s)
     rank = int((s > top * FLOOR).sum()) if top > 0 else 0
     ratios = np.log(clamped[:-1]) - np.log(clamped[1:])
+    few = (
+        f"not enough queries ({n} distinct rows), or the settings hide it: ask more contexts than "
+        "the hidden size"
+    )
+    if size < 2 or rank == 0:
+        return HiddenDimension(None, Undefined(few), rank, s, n, window or (1, 0), few)
     if window is None:
         # Centring itself makes the last of V singular values zero.
         last = max(1, size - 1 - (center and size == q.shape[1]))
-        clear = size > 1 and ratios[:last].max() >= math.log(UNMISTAKABLE)
-        some = size - max(1, math.ceil(size / 20))
+        clear = ratios[:last].max() >= math.log(UNMISTAKABLE)
+        some = size - max(3, math.ceil(size / 10))
         window = (1, last) if clear else (8 if size >= 32 else 1, some)
+        if window[1] < window[0]:
+            return HiddenDimension(None, Undefined(few), rank, s, n, window, few)
     low, high = window
-    if low < 1 or high > max(size - 1, 0) or (size > 1 and low > high):
+    if not 1 <= low <= high <= size - 1:
         raise BadInput(f"window {window} must lie within 1 and {size - 1}")
-    few = f"{n} distinct rows do not suffice, or hide it: ask more contexts than the hidden size"
-    if size < 2 or rank == 0:
-        return HiddenDimension(None, Undefined(few), rank, s, n, window, few)
     best = low + int(np.argmax(ratios[low - 1 : high]))
     gap = float(np.exp(ratios[best - 1]))
     if gap < CLEAR_GAP:
@@ -134,7 +139,7 @@ def output_subspace(Q: npt.ArrayLike, h: int, *, center: bool = False) -> Array:
     if not 1 <= h <= min(q.shape):
         raise BadInput(f"h must be from 1 to {min(q.shape)}, not {h}")
     q = centred(q) if center else q
-    u, _ = left_factors(q)
+    u = np.linalg.svd(shortened(q), full_matrices=False)[0]
     found: Array = q.T @ u[:, :h]
     return found
 
