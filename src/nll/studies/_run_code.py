@@ -43,9 +43,10 @@ def parses(code: str) -> bool:
 def share_passed(code: str, test: str, entry: str, *, seconds: int = 3) -> float:
     """Share of the assertions in `test` that the code's function `entry` fulfils, in [0, 1].
 
-    test: a module with `def check(candidate)` of assertions. The code runs in a child process with
-    limits of time, memory, files and processes and without sockets: enough against accidents of a
-    model that writes exercises, no prison for code that wants out. 0 where it crashes or is slow.
+    test: a module with `def check(candidate)` of assertions.   seconds: of processor time; it may
+    wait four times as long. The code runs in a child process with limits of time, memory, files
+    and processes and without sockets: enough against accidents of a model that writes exercises,
+    no prison for code that wants out. 0 where it crashes or is slow.
     """
     asserts = assertions(test)
     if not asserts or not parses(code):
@@ -54,7 +55,7 @@ def share_passed(code: str, test: str, entry: str, *, seconds: int = 3) -> float
     with tempfile.TemporaryDirectory() as folder:
         try:
             done = subprocess.run(
-                [sys.executable, "-I", "-c", program], cwd=folder, env={}, timeout=seconds,
+                [sys.executable, "-I", "-c", program], cwd=folder, env={}, timeout=4 * seconds,
                 capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False,
             )  # fmt: skip
         except subprocess.TimeoutExpired:
