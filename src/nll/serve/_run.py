@@ -54,17 +54,23 @@ def allowed_hosts(host: str, more: Collection[str] = ()) -> set[str]:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A bound socket; port 0 takes a free one. Raises BadInput when it cannot be had."""
+    """A listening socket; port 0 takes a free one. Raises BadInput when it cannot be had."""
     try:
         family, kind, proto, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        found = socket.socket(family, kind, proto)
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        found.bind(address)
-    except (OSError, OverflowError) as error:
+        door = socket.socket(family, kind, proto)
+    except (OSError, OverflowError, UnicodeError) as error:
         raise BadInput(f"cannot listen on {host} port {port}: {error}") from None
-    return found
+    try:
+        door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        door.bind(address)
+        # From here on a connection waits for the server instead of being refused.
+        door.listen(2_048)
+    except OSError as error:
+        door.close()
+        raise BadInput(f"cannot listen on {host} port {port}: {error}") from None
+    return door
 
 
 def serve(

@@ -120,6 +120,11 @@ class Worker:
         """Whether the thread runs."""
         return self._thread.is_alive()
 
+    @property
+    def waiting(self) -> int:
+        """Texts and prompts that wait or run."""
+        return self._held[0]
+
     def start(self) -> None:
         """Begin to work."""
         self._thread.start()
