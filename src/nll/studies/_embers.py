@@ -39,7 +39,7 @@ PREDICTORS = ("input_logprob", "output_logprob", "input_ntokens", "output_ntoken
 SHOTS = ("They put the box on a table.", "We saw the old house near a river.", "Stay here for now!")
 FLOOR = 15  # right answers of 300 below which, or this near to all, a cell tells nothing
 GPT4 = "gpt-4-0613"
-ANSWERS, CHOICES = 50, 12  # items a condition in quick mode
+ANSWERS, CHOICES = 40, 10  # items a condition in quick mode
 
 Sentences = Mapping[str, Mapping[str, Sequence[str]]]
 

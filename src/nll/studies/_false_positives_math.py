@@ -24,9 +24,9 @@ PAIRS = ((FP, SOUND), (WRONG, SOUND), (FP, WRONG))
 LIKELIHOOD: Mapping[str, Callable[[Trace], float]] = {
     "mean NLL": scores.mean_nll, "max NLL": scores.max_nll, "mean entropy": scores.mean_entropy,
 }  # fmt: skip
-CUT = 800  # characters read of each solution in quick mode
+CUT = 640  # characters read of each solution in quick mode
 RESAMPLES = 1000
-EACH = 25  # solutions of each label and benchmark in quick mode
+EACH = 20  # solutions of each label and benchmark in quick mode
 DETECTORS = {"GPT-4o": "gpt4o", "Qwen-72B": "qwen72b", "Llama-70B": "llama70b"}
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FORMATS = ("yes/no", "no/yes", "true/false", "A=yes", "A=no", "don't know", "context")
-QUESTIONS, COUNTRIES, HEADS = 60, 60, 16  # in quick mode
+QUESTIONS, COUNTRIES, HEADS = 50, 50, 16  # in quick mode
 SHOTS = {"France": "Paris", "Japan": "Tokyo", "Egypt": "Cairo"}
 LEVEL = 1 - 0.05 / (len(FORMATS) - 1)  # for the verdict: six formats are set against one
 
