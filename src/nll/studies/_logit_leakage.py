@@ -109,7 +109,7 @@ def logit_leakage(setting: Setting) -> Outcome:
             "Distilled students, the second half of the paper's claim, are not part of this study.",
             "The endpoint is simulated around the model; every answer is one query.",
             f"The copy was tuned on {TUNED} short texts with a learning rate of {RATE:g}.",
-            "Where no hidden size stands, none was clear (gap below 3).",
+            "A hidden size is not clear when the gap is below 3.",
         ],
         figure=_figure(spectra, h),
     )  # fmt: skip
@@ -163,7 +163,7 @@ def _row(setting: Setting, name: str, found: HiddenDimension, h: int) -> dict[st
     s = found.singular_values
     return {
         "answers": name,
-        "hidden size found": found.dimension,
+        "hidden size found": _size(found),
         "gap": found.gap,
         f"s_{h}": float(s[h - 1]),
         f"s_{h + 1}": float(s[h]),
@@ -188,7 +188,7 @@ def _by_rows(logp: Array, h: int, rng: np.random.Generator) -> list[dict[str, An
             {
                 "contexts": count,
                 "of the hidden size": count / h,
-                "hidden size found": found.dimension,
+                "hidden size found": _size(found),
                 "gap": found.gap,
                 "rank": found.rank,
             }
@@ -200,8 +200,8 @@ def _mitigation(given: Mapping[str, Any], report: Any) -> dict[str, Any]:
     hidden = report.hidden
     return {
         "settings": describe(given),
-        "hidden size found": None if hidden is None else hidden.dimension,
-        "gap": None if hidden is None else hidden.gap,
+        "hidden size found": "no rows" if hidden is None else _size(hidden),
+        "gap": "" if hidden is None else hidden.gap,
         "held-out rows outside the image": _known(report.held_out),
         "projection error": _known(report.projection_rms),
         "rows per 1,000 queries": _known(1000 / float(report.per_row)),
@@ -270,8 +270,12 @@ def _rank(q: Array) -> int:
     return int(np.linalg.matrix_rank(centred(q)))
 
 
-def _known(value: float) -> float | None:
-    return None if math.isnan(value) else float(value)
+def _known(value: float) -> float | str:
+    return "" if math.isnan(value) else float(value)
+
+
+def _size(found: HiddenDimension) -> int | str:
+    return "not clear" if found.dimension is None else found.dimension
 
 
 def _value(found: HiddenDimension) -> float:
