@@ -14,7 +14,8 @@ from tests import test_common_scores
 HERE = Path(__file__).parent
 # Public, but no scores: results and helpers, each with a test under tests/scores that names it.
 PLAIN = {
-    "BinaryDecisionReport", "CaslFit", "HeadScore", "LabelReadout", "StepLengthReport",
+    "BinaryDecisionReport", "CaslFit", "HeadScore", "InstabilityMonitor",
+    "LabelReadout", "StepLengthReport",
     "StepParts", "Words", "align_words", "aslec_casl", "aslec_drop", "binary_decision_report",
     "binoculars_from_logits", "debias_threshold", "fast_detect_gpt_from_logits", "fill_spans",
     "fit_aslec_casl", "gltr_fractions", "label_log_odds", "label_positions", "label_readout",

@@ -13,6 +13,7 @@ from scipy.spatial.distance import jensenshannon
 
 import nll
 from nll.scores import (
+    InstabilityMonitor,
     classify_instability,
     instability_peak,
     instability_signal,
@@ -211,3 +212,31 @@ def test_wrong_options_are_refused():
         instability_strength(trace, window=0)
     with pytest.raises(nll.BadInput, match="cuts"):
         classify_instability(trace, 1.0, early=0.9)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.dictionaries(st.sampled_from("abcdef"), st.floats(1e-6, 1), min_size=1, max_size=5),
+        min_size=1,
+        max_size=6,
+    ),
+    st.integers(1, 5),
+)
+def test_a_monitor_says_step_by_step_what_the_signal_says_at_the_end(rows, k):
+    monitor = InstabilityMonitor(k=k, lam=0.5)
+    got = [monitor.update([ord(c) for c in row], np.log(list(row.values()))) for row in rows]
+    np.testing.assert_allclose(got, by_hand(rows, k, 0.5), atol=1e-9)
+    assert monitor.strength == max(got)
+    assert monitor.peak == got.index(max(got)) + 1
+    assert monitor.steps == len(rows)
+
+
+def test_a_monitor_needs_candidates():
+    monitor = InstabilityMonitor()
+    assert monitor.strength.reason == "no step was given"
+    assert monitor.peak is None
+    for ids, logp in (([], []), ([1], [-1.0, -2.0]), ([[1]], [[-1.0]])):
+        with pytest.raises(nll.BadInput, match="vectors alike"):
+            monitor.update(ids, logp)
+    assert monitor.steps == 0

@@ -43,6 +43,7 @@ from nll.scores._instability import (
     jensen_shannon,
     prefix_instability,
 )
+from nll.scores._instability_monitor import InstabilityMonitor
 from nll.scores._machine_logits import binoculars_from_logits, fast_detect_gpt_from_logits
 from nll.scores._machine_text import (
     binoculars,
@@ -169,6 +170,7 @@ __all__ = [
     "BinaryDecisionReport",
     "CaslFit",
     "HeadScore",
+    "InstabilityMonitor",
     "LabelReadout",
     "Peak",
     "PerturbationPoints",
