@@ -11,6 +11,7 @@ from nll.cli import _options as o
 from nll.cli._audit import audit_app
 from nll.cli._eval import eval_command
 from nll.cli._parity import parity
+from nll.cli._questions import detect, membership, ood, uncertainty
 from nll.cli._serve import serve_command
 from nll.cli._shared import cluster, columns, done, gather_options, model_options, takes
 from nll.cli._study import study
@@ -157,6 +158,10 @@ def trace(
             say=tell, tick=tick, fail_on_error=fail_on_error,
         )  # fmt: skip
     return done(outcome, out)
+
+
+for _question in (uncertainty, membership, detect, ood):
+    app.command()(_question)
 
 
 @app.command()

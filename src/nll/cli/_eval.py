@@ -68,7 +68,7 @@ def eval_command(
         write_evaluation(out, found)
     elif out is not None:
         write_atomic(out, as_csv(found) if out.suffix.lower() == ".csv" else as_json(found))
-    _show(found)
+    show_evaluation(found)
     negatives = found.n - found.positives
     say(
         f"positive means {found.positive}: {found.positives} positive, {negatives} negative rows"
@@ -78,7 +78,8 @@ def eval_command(
     say(LIMITS)
 
 
-def _show(found: Evaluation) -> None:
+def show_evaluation(found: Evaluation) -> None:
+    """Every score beside the baselines, as a table."""
     from rich.console import Console
     from rich.table import Table
 

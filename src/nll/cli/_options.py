@@ -114,3 +114,39 @@ Workers = Annotated[
 ]
 WorkerCpus = Annotated[float, typer.Option(help="CPUs that each worker takes.")]
 WorkerGpus = Annotated[float, typer.Option(help="GPUs that each worker takes.")]
+NSamplesOrNone = Annotated[
+    int,
+    typer.Option(help="Answers to draw for each question, for the scores of samples.", min=0),
+]
+Label = Annotated[
+    str | None,
+    typer.Option(
+        help="Column with two labels: shows how well each score tells them apart.",
+        metavar="COLUMN",
+        show_default=False,
+    ),
+]
+Positive = Annotated[
+    str | None,
+    typer.Option(help="The label that means yes, or what label 1 means: correct, human, ..."),
+]
+Fit = Annotated[
+    str | None,
+    typer.Option(
+        help="Labelled texts of yours (column label, or --label) to fit a threshold on.",
+        metavar="FILE",
+        show_default=False,
+    ),
+]
+Fpr = Annotated[
+    float, typer.Option(help="Share of the negatives of --fit that may be flagged.", min=0, max=1)
+]
+Given = Annotated[
+    bool | None,
+    typer.Option(
+        "--given/--own",
+        help="Judge the answers in the data, or the model's own. [default: those in the data when "
+        "there are any]",
+        show_default=False,
+    ),
+]

@@ -12,7 +12,7 @@ from nll.cli import _options as o
 from nll.cli._terminal import say
 
 if TYPE_CHECKING:
-    from nll.runs import Cluster, Columns, GatherOptions, ModelOptions, Outcome
+    from nll.runs import Ask, Cluster, Columns, GatherOptions, ModelOptions, Outcome
 
 Command = Callable[..., Any]
 
@@ -55,7 +55,9 @@ def _parameters(function: Callable[..., Any]) -> tuple[inspect.Parameter, ...]:
 
 
 # What annotations name but the command line must not import at its start.
-_NAMES = dict.fromkeys(("Cluster", "Columns", "GatherOptions", "ModelOptions", "Outcome"), Any)
+_NAMES = dict.fromkeys(
+    ("Ask", "Cluster", "Columns", "GatherOptions", "ModelOptions", "Outcome"), Any
+)
 
 
 def columns(
@@ -105,6 +107,48 @@ def gather_options(
     from nll.runs import GatherOptions
 
     return GatherOptions(n_samples, temperature, max_new_tokens, seed, perturb, neighbours, copies)
+
+
+def sampling_options(
+    n_samples: o.NSamplesOrNone = 0,
+    temperature: o.Temperature = 1.0,
+    max_new_tokens: o.MaxNewTokens = 64,
+    seed: o.Seed = 0,
+) -> GatherOptions:
+    """How answers are generated, and how many are drawn beside the greedy one."""
+    from nll.runs import GatherOptions
+
+    return GatherOptions(n_samples, temperature, max_new_tokens, seed)
+
+
+def perturb_options(
+    perturb: o.Perturb = None, copies: o.Copies = 10, seed: o.Seed = 0
+) -> GatherOptions:
+    """How texts are perturbed."""
+    from nll.runs import GatherOptions
+
+    return GatherOptions(0, seed=seed, perturb=perturb, copies=copies)
+
+
+def neighbour_options(
+    neighbours: o.Neighbours = None, copies: o.Copies = 10, seed: o.Seed = 0
+) -> GatherOptions:
+    """How neighbours of texts are made."""
+    from nll.runs import GatherOptions
+
+    return GatherOptions(0, seed=seed, neighbours=neighbours, copies=copies)
+
+
+def ask_options(
+    label: o.Label = None,
+    positive: o.Positive = None,
+    fit: o.Fit = None,
+    fpr: o.Fpr = 0.05,
+) -> Ask:
+    """Labels to measure the scores against, and to fit thresholds on."""
+    from nll.runs import Ask
+
+    return Ask(label, positive, fit, fpr)
 
 
 def cluster(

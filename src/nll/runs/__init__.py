@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 # Lazy, because storing traces needs the atomic writing alone.
 _HOME = {
+    "Ask": "_ask",
+    "Asked": "_ask",
     "Cluster": "_ray",
     "Columns": "_read",
     "GatherOptions": "_obtain",
@@ -14,6 +16,7 @@ _HOME = {
     "Outcome": "_run",
     "Row": "_read",
     "WriteError": "_atomic",
+    "ask": "_ask",
     "atomic_path": "_atomic",
     "read_rows": "_read",
     "report_data": "_jobs",
@@ -24,6 +27,8 @@ _HOME = {
 }
 
 __all__ = [
+    "Ask",
+    "Asked",
     "Cluster",
     "Columns",
     "GatherOptions",
@@ -31,6 +36,7 @@ __all__ = [
     "Outcome",
     "Row",
     "WriteError",
+    "ask",
     "atomic_path",
     "read_rows",
     "report_data",
@@ -41,6 +47,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from nll.runs._ask import Ask, Asked, ask
     from nll.runs._atomic import WriteError, atomic_path, write_atomic
     from nll.runs._jobs import report_data, score_to, title_of, trace_to
     from nll.runs._obtain import GatherOptions

@@ -22,7 +22,7 @@ from nll.runs._output import _csv_cell
 # Labels that are the positive one when nothing else is said.
 _USUAL = ("member", "yes", "positive", "machine", "wrong", "ood")
 # What scores and labels speak of, each pair of lines the two sides of one question.
-_SIDES = (
+SIDES = (
     {"member", "seen"},
     {"non-member", "nonmember", "unseen"},
     {"machine", "generated", "ai"},
@@ -142,11 +142,11 @@ def binary_labels(values: Sequence[str], positive: str | None) -> tuple[Any, str
 
 def _check_meaning(positive: str | None, table: Scored) -> None:
     """A word that neither a label nor a score knows is a slip that would turn no score around."""
-    words = {*table.label, *table.higher_means.values()}.union(*_SIDES)
+    words = {*table.label, *table.higher_means.values()}.union(*SIDES)
     if positive is not None and positive.lower() not in {w.lower() for w in words}:
         raise BadInput(
             f"--positive {positive} is neither a label of this table nor what a score speaks of "
-            f"({', '.join(sorted(set().union(*_SIDES)))})"
+            f"({', '.join(sorted(set().union(*SIDES)))})"
         )
 
 
@@ -175,7 +175,7 @@ def measure(
 
 def opposite(higher_means: str, meaning: str) -> bool:
     """Whether a higher score speaks for the other label than the positive one."""
-    place = {word: i for i, words in enumerate(_SIDES) for word in words}
+    place = {word: i for i, words in enumerate(SIDES) for word in words}
     a, b = place.get(higher_means.lower()), place.get(meaning.lower())
     return a is not None and b is not None and a != b and a // 2 == b // 2
 

@@ -120,7 +120,7 @@ def source_of(
         return gather(
             model, texts, wanted, fields=fields, reference=reference, stride=stride,
             neighbours=vary(more.neighbours), perturb=vary(more.perturb),
-            n_samples=more.n_samples, temperature=more.temperature,
+            n_samples=max(1, more.n_samples), temperature=more.temperature,
             max_new_tokens=more.max_new_tokens, seed=more.seed + start, on_reject=on_reject,
         )  # fmt: skip
 
