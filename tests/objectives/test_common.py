@@ -22,9 +22,13 @@ from tests.objectives.cases import B, Case, T, logps, normal, ragged_mask
 
 # Public, but no objectives: types, log-probs, weights; each has a test that names it.
 PLAIN = {
-    "Objective", "SequenceLogps", "TokenLogps", "contrastive_estimation",
-    "critical_token_by_rollout", "critical_token_scores", "kto_baseline", "linear_logps",
-    "npo_weight", "objectives", "select_negatives_top_p", "sequence_logps", "token_logps",
+    "Objective", "SequenceLogps", "Subspace", "TokenLogps", "advantage",
+    "advantage_priority_weights", "contrastive_estimation", "critical_token_by_rollout",
+    "critical_token_scores", "grpo_advantages", "head_gradient_inner", "importance_ratio",
+    "kto_baseline", "length_scaled_reward", "likelihood_displacement", "linear_logps",
+    "npo_weight", "nsr_advantages", "objectives", "positive_subspace", "projection_residual",
+    "residual_token_weights", "resrl_advantages", "select_negatives_top_p", "sequence_logps",
+    "token_logps",
 }  # fmt: skip
 
 
@@ -68,6 +72,43 @@ def weighted_ascent() -> Case:
     )
 
 
+def rewarded(function: Callable[..., Tensor], *more: str, **options: object) -> Case:
+    """(B, T) answers of every length, whose rewards weigh them; the weights are held in `stopped`.
+
+    more: ref_logp, value.
+    """
+    mask, logp = ragged_mask(4, 2, 3, 1, 4), logps(1)
+    given: dict[str, Tensor] = {"reward": torch.linspace(0.9, 0.1, B, dtype=torch.float64)}
+    if "ref_logp" in more:
+        given["ref_logp"] = logp + 0.3 * normal(2, B, T)
+    if "value" in more:
+        given["value"] = torch.full((B,), 0.4, dtype=torch.float64)
+    leaf = logp.clone().requires_grad_()
+    function(leaf, mask=mask, reduction="sum", **given, **options).backward()
+    weight = leaf.grad  # what each token's log-prob is weighed by, constants of the objective
+    assert weight is not None
+    extra = 0.0
+    if options.get("variant") == "kl":
+        extra = -float(options["kl_beta"]) * torch.where(mask, given["ref_logp"], 0.0).sum(-1)
+    return Case(
+        function, {"logp": logp}, given, masks={"mask": mask},
+        covers={"mask": ("logp", *(n for n in more if n == "ref_logp"))}, options=options,
+        stopped=lambda logp, reduction="mean": reduce(
+            torch.where(mask, weight * logp, 0.0).sum(-1) + extra, mask.any(-1), reduction
+        ),
+    )  # fmt: skip
+
+
+def clipped(**options: object) -> Case:
+    logp = logps(1)
+    return Case(
+        objectives.clipped_policy_loss, {"logp": logp},
+        {"old_logp": logp + 0.4 * normal(2, B, T), "adv": normal(3, B)},
+        masks={"mask": ragged_mask()}, covers={"mask": ("logp", "old_logp")}, options=options,
+        units="tokens" if options.get("token_reduction") == "token" else "rows",
+    )  # fmt: skip
+
+
 def two_batches(function: Callable[..., Tensor], first: str, **options: object) -> Case:
     return Case(
         function, {f"{first}_logp": logps(1), "retain_logp": logps(2)},
@@ -82,6 +123,16 @@ def divergence(direction: str) -> Case:
         objectives.retain_kl, {"logits": normal(1, B, T, 6)}, {"ref_logits": normal(2, B, T, 6)},
         masks={"mask": ragged_mask()}, covers={"mask": ("logits", "ref_logits")},
         options={"direction": direction}, units="tokens",
+    )  # fmt: skip
+
+
+def distilled(**options: float) -> Case:
+    labels = torch.arange(B * T).reshape(B, T) % 6
+    return Case(
+        objectives.distill_loss, {"student_logits": normal(1, B, T, 6)},
+        {"teacher_logits": normal(2, B, T, 6), "labels": labels},
+        masks={"mask": ragged_mask()}, covers={"mask": ("student_logits", "teacher_logits")},
+        options=options, units="tokens",
     )  # fmt: skip
 
 
@@ -106,6 +157,19 @@ def pairs(function: Callable[..., Tensor], *covered: str, **options: object) -> 
 
 # name of the objective, then of the variant after a colon
 CASES: dict[str, Callable[[], Case]] = {
+    "weighted_bc_loss": lambda: rewarded(objectives.weighted_bc_loss),
+    "reward_gold_loss": lambda: rewarded(objectives.reward_gold_loss),
+    "r_lol_loss": lambda: rewarded(objectives.r_lol_loss, "ref_logp"),
+    "a_lol_loss": lambda: rewarded(objectives.a_lol_loss, "ref_logp", "value"),
+    "a_lol_loss:ref_free": lambda: rewarded(
+        objectives.a_lol_loss, "ref_logp", "value", variant="ref_free"
+    ),
+    "a_lol_loss:seq": lambda: rewarded(objectives.a_lol_loss, "ref_logp", "value", variant="seq"),
+    "a_lol_loss:kl": lambda: rewarded(
+        objectives.a_lol_loss, "ref_logp", "value", variant="kl", kl_beta=0.2
+    ),
+    "clipped_policy_loss": clipped,
+    "clipped_policy_loss:token": lambda: clipped(token_reduction="token", dual_clip=1.1),
     "nll_loss": likelihood,
     "nll_loss:sequence": lambda: likelihood(token_reduction="sequence"),
     "nll_loss:sum": lambda: likelihood(token_reduction="sum"),
@@ -125,6 +189,8 @@ CASES: dict[str, Callable[[], Case]] = {
     "retain_nll": lambda: plain_tokens(objectives.retain_nll),
     "retain_kl": lambda: divergence("forward"),
     "retain_kl:reverse": lambda: divergence("reverse"),
+    "distill_loss": distilled,
+    "distill_loss:teacher": lambda: distilled(T=0.7, alpha=1.0),
     "idk_loss": lambda: two_batches(objectives.idk_loss, "idk"),
     "idk_loss:joint": lambda: two_batches(objectives.idk_loss, "idk", joint=True),
     "meow_loss": lambda: plain_tokens(objectives.meow_loss),

@@ -7,7 +7,14 @@ from nll.objectives._critical import (
     select_negatives_top_p,
 )
 from nll.objectives._declare import Objective, objectives
+from nll.objectives._distillation import distill_loss
 from nll.objectives._divergence import retain_kl
+from nll.objectives._group_rl import (
+    clipped_policy_loss,
+    grpo_advantages,
+    length_scaled_reward,
+    nsr_advantages,
+)
 from nll.objectives._likelihood import nll_loss
 from nll.objectives._linear import linear_logps
 from nll.objectives._logps import (
@@ -16,6 +23,15 @@ from nll.objectives._logps import (
     sequence_logps,
     token_logps,
 )
+from nll.objectives._offline_rl import (
+    a_lol_loss,
+    advantage,
+    advantage_priority_weights,
+    importance_ratio,
+    r_lol_loss,
+    reward_gold_loss,
+    weighted_bc_loss,
+)
 from nll.objectives._preference import (
     cdpo_loss,
     dpo_loss,
@@ -23,6 +39,15 @@ from nll.objectives._preference import (
     kto_loss,
     kto_unpaired_loss,
     rpo_loss,
+)
+from nll.objectives._residual import (
+    Subspace,
+    head_gradient_inner,
+    likelihood_displacement,
+    positive_subspace,
+    projection_residual,
+    residual_token_weights,
+    resrl_advantages,
 )
 from nll.objectives._unlearning import (
     ga_loss,
@@ -40,31 +65,50 @@ from nll.objectives._weighted import weighted_unlearning_loss
 __all__ = [
     "Objective",
     "SequenceLogps",
+    "Subspace",
     "TokenLogps",
+    "a_lol_loss",
+    "advantage",
+    "advantage_priority_weights",
     "cdpo_loss",
+    "clipped_policy_loss",
     "contrastive_estimation",
     "critical_token_by_rollout",
     "critical_token_scores",
+    "distill_loss",
     "dpo_loss",
     "ga_loss",
     "grad_diff_loss",
+    "grpo_advantages",
+    "head_gradient_inner",
     "idk_loss",
+    "importance_ratio",
     "kto_baseline",
     "kto_loss",
     "kto_unpaired_loss",
+    "length_scaled_reward",
+    "likelihood_displacement",
     "linear_logps",
     "meow_loss",
     "nll_loss",
     "npo_loss",
     "npo_weight",
+    "nsr_advantages",
     "objectives",
+    "positive_subspace",
+    "projection_residual",
+    "r_lol_loss",
+    "residual_token_weights",
+    "resrl_advantages",
     "retain_kl",
     "retain_nll",
+    "reward_gold_loss",
     "rpo_loss",
     "select_negatives_top_p",
     "sequence_logps",
     "simnpo_loss",
     "token_logps",
+    "weighted_bc_loss",
     "weighted_unlearning_loss",
     "wga_loss",
 ]
