@@ -171,6 +171,7 @@ def damaged(draw: st.DrawFn) -> dict:
 @given(damaged())
 def test_fuzz_damaged_answers_are_read_or_refused(body: dict) -> None:
     try:
-        check_laws(read_completion(body), 1)
-    except BadAnswer as error:
-        assert error.reason
+        answers = read_completion(body)
+    except BadAnswer:
+        return
+    check_laws(answers, 1)

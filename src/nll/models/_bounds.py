@@ -39,18 +39,20 @@ def entropy_bounds(trace: Trace, *, vocab_size: int | None = None) -> Bounds:
     held = np.where(np.isnan(top), -np.inf, top)
     p = np.exp(held)
     listed = -(p * np.where(np.isneginf(held), 0.0, held)).sum(axis=1)
-    outside = np.maximum(1.0 - p.sum(axis=1), 0.0)
-    # Rounding of the listed values can leave some mass that is none.
-    outside = np.where(outside < 1e-6, 0.0, outside)
+    outside = 1.0 - p.sum(axis=1)
+    # The listed values are rounded; each bound takes the side on which it stays one.
+    slack = k * float(np.finfo(trace.field("top_logp").dtype).eps)
+    few, much = np.maximum(outside - slack, 0.0), np.maximum(outside + slack, 0.0)
+    if size is None:
+        much = np.where(outside <= slack, 0.0, much)
     with np.errstate(divide="ignore", invalid="ignore"):
         least = np.where(np.isnan(top), np.inf, p).min(axis=1)
-        full = np.floor(outside / least)
-        rest = np.maximum(outside - full * least, 0.0)
-        low = listed - np.where(
-            (outside > 0) & (least > 0), full * least * np.log(least) + _xlogx(rest), 0.0
-        )
-        count = np.inf if size is None else size - np.isfinite(top).sum(axis=1)
-        high = listed + np.where(outside > 0, outside * (np.log(count) - np.log(outside)), 0.0)
+        full = np.floor(few / least)
+        packed = full * least * np.log(least) + _xlogx(np.maximum(few - full * least, 0.0))
+        low = listed - np.where((few > 0) & (least > 0), packed, 0.0)
+        others = np.inf if size is None else size - np.isfinite(top).sum(axis=1)
+        spread = much * (np.log(others) - np.log(much))
+        high = listed + np.where((much > 0) & (others > 0), spread, 0.0)
     return Bounds(np.where(told, low, np.nan), np.where(told, np.maximum(low, high), np.nan))
 
 

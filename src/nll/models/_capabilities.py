@@ -65,27 +65,31 @@ def possible(model: object, wanted: Sequence[Request]) -> list[Request]:
     when one that was asked for by name cannot be had, or none is left.
     """
     # First what no server of this kind gives: to know more, some servers must be asked.
-    for held in (getattr(model, "best_capabilities", None), capabilities(model)):
-        if held is None:
-            continue
-        if not held.texts and any(set(r.declaration.takes) - {"samples"} for r in wanted):
+    best = getattr(model, "best_capabilities", None)
+    if isinstance(best, Capabilities):
+        wanted = _narrowed(best, wanted)
+    return _narrowed(capabilities(model), wanted)
+
+
+def _narrowed(held: Capabilities, wanted: Sequence[Request]) -> list[Request]:
+    if not held.texts and any(set(r.declaration.takes) - {"samples"} for r in wanted):
+        raise BadInput(
+            f"{held.source} gives log-probs only of what it writes itself, so it cannot score "
+            "texts; another server (vLLM, nll serve) or a local model can"
+        )
+    kept = []
+    for request in wanted:
+        state, why = _state(held, request)
+        if state != "impossible" and _row_by_row(held, request):
+            kept.append(request)
+        elif not request.optional:
             raise BadInput(
-                f"{held.source} gives log-probs only of what it writes itself, so it cannot score "
-                "texts; another server (vLLM, nll serve) or a local model can"
+                f"score '{request.label}' is {state} on this source: {why} "
+                f"(`--score all` takes what {held.source} can give)"
             )
-        for request in wanted:
-            state, why = _state(held, request)
-            if not request.optional and (state == "impossible" or not _row_by_row(held, request)):
-                raise BadInput(
-                    f"score '{request.label}' is {state} on this source: {why} "
-                    f"(`--score all` takes what {held.source} can give)"
-                )
-        wanted = [
-            r for r in wanted if _state(held, r)[0] != "impossible" and _row_by_row(held, r)
-        ]  # fmt: skip
-    if not wanted:
-        raise BadInput("none of the scores can be had from this source")
-    return list(wanted)
+    if not kept:
+        raise BadInput(f"none of the scores can be had from {held.source}")
+    return kept
 
 
 def _state(held: Capabilities, request: Request) -> tuple[State, str]:

@@ -160,7 +160,7 @@ def compare(
             if p is not None and q is not None:
                 differences[name].append(_apart(p[rows_x], q[rows_y]))
         apart = differences["logp"][-1]
-        sums.append(abs(x.values("logp").sum() - y.values("logp").sum()))
+        sums.append(float(_apart(_total(x), _total(y))[0]))
         if len(apart) and apart.max() > largest:
             t, largest = int(apart.argmax()), float(apart.max())
             worst = _worst(number, x, y, int(rows_x[t]), int(rows_y[t]))
@@ -179,6 +179,10 @@ def compare(
         missing_a=_missing(a, b, both), missing_b=_missing(b, a, both),
         rejected_a=_alone(rejected[0], b), rejected_b=_alone(rejected[1], a),
     )  # fmt: skip
+
+
+def _total(trace: Trace) -> Array:
+    return np.array([trace.values("logp").sum()])
 
 
 def _largest(values: Sequence[float]) -> float:
