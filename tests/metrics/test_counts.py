@@ -105,6 +105,11 @@ def test_scaling_curve() -> None:
     assert found == pytest.approx([1 / 3, 2 / 3])
     with pytest.raises(BadInput, match="between 1 and 2"):
         metrics.scaling_curve(samples, best, [3], correct=bool)
+    labels = [[0, 1, 1], [False, True, np.int64(0)]]
+    assert metrics.scaling_curve(labels, lambda s: len(s) - 1, [1, 2, 3]) == [0, 1, 0.5]
+    for bad in ("1", 2, (0.9, 1)):
+        with pytest.raises(BadInput, match="correct="):
+            metrics.scaling_curve([[bad]], lambda _: 0, [1])
 
 
 def test_blind_baseline_finds_a_leak_and_only_a_leak() -> None:

@@ -188,19 +188,27 @@ def scaling_curve(
     selector: Callable[[Sequence[Any]], int],
     ns: Sequence[int],
     *,
-    correct: Callable[[Any], bool],
+    correct: Callable[[Any], bool] | None = None,
 ) -> list[float]:
     """Accuracy of the selected sample when only the first N of each problem are there.
 
-    selector: samples -> index of the chosen one.   ns: values of N.   Raises BadInput when a
-    problem has fewer samples than the largest N.
+    selector: samples -> index of the chosen one.   ns: values of N.   correct: whether a sample is
+    right; without it a sample is itself 0 or 1.   Raises BadInput when a problem has fewer samples
+    than the largest N, or a sample is no label and `correct` is not given.
     """
+    judge = _is_right if correct is None else correct
     if not samples:
         raise BadInput("no problems to select from")
     fewest = min(len(s) for s in samples)
     if not ns or min(ns) < 1 or max(ns) > fewest:
         raise BadInput(f"N must lie between 1 and {fewest}, the fewest samples of a problem")
-    return [sum(bool(correct(s[selector(s[:n])])) for s in samples) / len(samples) for n in ns]
+    return [sum(bool(judge(s[selector(s[:n])])) for s in samples) / len(samples) for n in ns]
+
+
+def _is_right(sample: Any) -> bool:
+    if not isinstance(sample, (bool, int, float, np.number, np.bool_)) or sample not in (0, 1):
+        raise BadInput(f"sample {sample!r} is not 0 or 1; say with correct= how to judge it")
+    return bool(sample)
 
 
 def _vote(answers: Sequence[A], weights: Floats, drop_missing: bool) -> A:
