@@ -22,13 +22,13 @@ from tests.objectives.cases import B, Case, T, logps, normal, ragged_mask
 
 # Public, but no objectives: types, log-probs, weights; each has a test that names it.
 PLAIN = {
-    "Objective", "SequenceLogps", "Subspace", "TokenLogps", "advantage",
+    "Objective", "SequenceLogps", "SequenceValueHead", "Subspace", "TokenLogps", "advantage",
     "advantage_priority_weights", "contrastive_estimation", "critical_token_by_rollout",
-    "critical_token_scores", "grpo_advantages", "head_gradient_inner", "importance_ratio",
-    "kto_baseline", "length_scaled_reward", "likelihood_displacement", "linear_logps",
-    "npo_weight", "nsr_advantages", "objectives", "positive_subspace", "projection_residual",
-    "residual_token_weights", "resrl_advantages", "select_negatives_top_p", "sequence_logps",
-    "token_logps",
+    "critical_token_scores", "fit_value_head", "grpo_advantages", "head_gradient_inner",
+    "importance_ratio", "kto_baseline", "length_scaled_reward", "likelihood_displacement",
+    "linear_logps", "npo_weight", "nsr_advantages", "objectives", "positive_subspace",
+    "projection_residual", "residual_token_weights", "resrl_advantages",
+    "select_negatives_top_p", "sequence_logps", "token_logps",
 }  # fmt: skip
 
 

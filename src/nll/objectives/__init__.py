@@ -60,11 +60,13 @@ from nll.objectives._unlearning import (
     simnpo_loss,
     wga_loss,
 )
+from nll.objectives._value_head import SequenceValueHead, fit_value_head
 from nll.objectives._weighted import weighted_unlearning_loss
 
 __all__ = [
     "Objective",
     "SequenceLogps",
+    "SequenceValueHead",
     "Subspace",
     "TokenLogps",
     "a_lol_loss",
@@ -77,6 +79,7 @@ __all__ = [
     "critical_token_scores",
     "distill_loss",
     "dpo_loss",
+    "fit_value_head",
     "ga_loss",
     "grad_diff_loss",
     "grpo_advantages",
