@@ -29,8 +29,9 @@ def distill_loss(
     mask: Any = None,
     reduction: Reduction = "mean",
 ) -> Tensor:
-    """alpha T^2 KL(teacher^(1/T) || student^(1/T)) + (1 - alpha) CE(labels), per token; nats.
+    """alpha T^2 KL(teacher^(1/T) || student^(1/T)) + (1 - alpha) CE(labels).
 
+    Per token, in nats; minimised.
     student_logits, teacher_logits: (V,), (B, V) or (B, T, V); log-probs serve as well. The teacher
     gets no gradient; where it gives -inf (a token outside its top k), it adds 0.
     T: temperature of both.   alpha: share of the teacher; 1 needs no labels.   labels, mask: the
