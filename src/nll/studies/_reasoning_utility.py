@@ -51,7 +51,7 @@ def reasoning_utility(setting: Setting) -> Outcome:
     """Right against wrong solutions of the same grade-school problems, read by the model."""
     problems = read_problems(setting)
     draw = np.random.default_rng(setting.seed)
-    order = draw.permutation(len(problems))[: 60 if setting.quick else None]
+    order = draw.permutation(len(problems))[: 50 if setting.quick else None]
     rows = []
     for number, i in enumerate(order):
         rows.append(_row(setting.model, problems[i], draw))
