@@ -44,6 +44,7 @@ def test_an_earlier_row_knows_nothing_of_later_tokens():
 def test_of_a_pair_only_the_prompt_is_read_and_a_bos_has_a_row():
     model = random_model(seed=3)
     pair = attention(model, nll.Text.pair("is it", " so?"))
+    assert pair.text == "is it"
     np.testing.assert_allclose(pair.weights, attention(model, "is it").weights, atol=1e-6)
     with_bos = tiny("llama", bos="bos")
     assert attention(with_bos, "is it").spans.tolist()[:2] == [[0, 0], [0, 1]]

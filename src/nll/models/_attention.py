@@ -56,7 +56,7 @@ def attention(model: LanguageModel, prompt: TextLike) -> Attention:
         raise BadModel(f"{model.network.name} gives no attention weights")
     weights = np.stack([a[0].float().cpu().numpy() for a in found])
     spans = np.concatenate([np.zeros((len(bos), 2), np.int64), done.spans[:keep]])
-    return Attention(weights, done.text, spans)
+    return Attention(weights, done.text[: int(spans[-1, 1])], spans)
 
 
 @contextmanager

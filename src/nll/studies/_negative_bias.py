@@ -311,7 +311,7 @@ def _attention(
     shown = [*ranked[:5], *ranked[-2:]]
     return [{"layer": h.layer, "head": h.head, "score": h.score} for h in shown], [
         Finding(name, float(mean.value), float(mean.low), float(mean.high), count),
-        Finding("its rank correlation with the log-odds over prompts",
+        Finding("negative attention score, rank correlation with the log-odds",
                 float(metrics.spearman(total, odds[at])), n=count),
     ]  # fmt: skip
 
