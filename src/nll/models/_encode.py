@@ -207,7 +207,7 @@ def encoded_ids(tokenizer: Tokenizer, ids: Sequence[int], id: str | None = None)
 
     A BOS in front is dropped where the BOS rule puts it there anyway.
     """
-    size = len(tokenizer.hf)
+    size = tokenizer.hf.backend_tokenizer.get_vocab_size(with_added_tokens=True)
     wrong = [i for i in ids if not 0 <= i < size]
     if wrong:
         raise BadText("no_such_token", f"token id {wrong[0]} is not in 0 to {size - 1}")
