@@ -22,12 +22,12 @@ from tests.objectives.cases import B, Case, T, logps, normal, ragged_mask
 
 # Public, but no objectives: types, log-probs, weights; each has a test that names it.
 PLAIN = {
-    "Objective", "SequenceLogps", "SequenceValueHead", "Subspace", "TokenLogps", "advantage",
-    "advantage_priority_weights", "contrastive_estimation", "critical_token_by_rollout",
-    "critical_token_scores", "fit_value_head", "grpo_advantages", "head_gradient_inner",
-    "importance_ratio", "kto_baseline", "length_scaled_reward", "likelihood_displacement",
-    "linear_logps", "npo_weight", "nsr_advantages", "objectives", "positive_subspace",
-    "projection_residual", "residual_token_weights", "resrl_advantages",
+    "DiceLoss", "Objective", "SequenceLogps", "SequenceValueHead", "Subspace", "TokenLogps",
+    "TverskyLoss", "advantage", "advantage_priority_weights", "contrastive_estimation",
+    "critical_token_by_rollout", "critical_token_scores", "fit_value_head", "grpo_advantages",
+    "head_gradient_inner", "importance_ratio", "kto_baseline", "length_scaled_reward",
+    "likelihood_displacement", "linear_logps", "npo_weight", "nsr_advantages", "objectives",
+    "positive_subspace", "projection_residual", "residual_token_weights", "resrl_advantages",
     "select_negatives_top_p", "sequence_logps", "token_logps",
 }  # fmt: skip
 
@@ -99,6 +99,15 @@ def rewarded(function: Callable[..., Tensor], *more: str, **options: object) -> 
     )  # fmt: skip
 
 
+def probabilities(function: Callable[..., Tensor], **options: object) -> Case:
+    """(B, T) probabilities of a rare class."""
+    return Case(
+        function, {"probs": torch.sigmoid(normal(1, B, T))},
+        {"target": (normal(2, B, T) > 0.5).double()}, masks={"mask": ragged_mask()},
+        covers={"mask": ("probs", "target")}, options=options, units="tokens",
+    )  # fmt: skip
+
+
 def clipped(**options: object) -> Case:
     logp = logps(1)
     return Case(
@@ -157,6 +166,13 @@ def pairs(function: Callable[..., Tensor], *covered: str, **options: object) -> 
 
 # name of the objective, then of the variant after a colon
 CASES: dict[str, Callable[[], Case]] = {
+    "dice_loss": lambda: probabilities(objectives.dice_loss),
+    "dice_loss:set": lambda: replace(
+        probabilities(objectives.dice_loss, set_level=True), no_reduction=True
+    ),
+    "tversky_loss": lambda: probabilities(objectives.tversky_loss, alpha=0.3, beta=0.7),
+    "self_adjusting_dice_loss": lambda: probabilities(objectives.self_adjusting_dice_loss),
+    "focal_loss": lambda: probabilities(objectives.focal_loss),
     "weighted_bc_loss": lambda: rewarded(objectives.weighted_bc_loss),
     "reward_gold_loss": lambda: rewarded(objectives.reward_gold_loss),
     "r_lol_loss": lambda: rewarded(objectives.r_lol_loss, "ref_logp"),

@@ -32,6 +32,14 @@ from nll.objectives._offline_rl import (
     reward_gold_loss,
     weighted_bc_loss,
 )
+from nll.objectives._overlap import (
+    DiceLoss,
+    TverskyLoss,
+    dice_loss,
+    focal_loss,
+    self_adjusting_dice_loss,
+    tversky_loss,
+)
 from nll.objectives._preference import (
     cdpo_loss,
     dpo_loss,
@@ -64,11 +72,13 @@ from nll.objectives._value_head import SequenceValueHead, fit_value_head
 from nll.objectives._weighted import weighted_unlearning_loss
 
 __all__ = [
+    "DiceLoss",
     "Objective",
     "SequenceLogps",
     "SequenceValueHead",
     "Subspace",
     "TokenLogps",
+    "TverskyLoss",
     "a_lol_loss",
     "advantage",
     "advantage_priority_weights",
@@ -77,9 +87,11 @@ __all__ = [
     "contrastive_estimation",
     "critical_token_by_rollout",
     "critical_token_scores",
+    "dice_loss",
     "distill_loss",
     "dpo_loss",
     "fit_value_head",
+    "focal_loss",
     "ga_loss",
     "grad_diff_loss",
     "grpo_advantages",
@@ -108,9 +120,11 @@ __all__ = [
     "reward_gold_loss",
     "rpo_loss",
     "select_negatives_top_p",
+    "self_adjusting_dice_loss",
     "sequence_logps",
     "simnpo_loss",
     "token_logps",
+    "tversky_loss",
     "weighted_bc_loss",
     "weighted_unlearning_loss",
     "wga_loss",
