@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 K = 50
+LARGEST = (6, 10, 20)  # numbers stay below one of these
 WINDOWS = (1, 4, 8, 12, 20, 24, 32, 50, 64)
 S, ADDED = "S, strength of the peak", "AUROC of S minus that of its entropy part"
 ENTROPY = "S without its shift: largest top-k entropy"
@@ -120,10 +121,9 @@ def _items(setting: Setting) -> tuple[list[Item], int]:
     if not setting.quick:
         return [Item(p.question, p.answer) for p in read_problems(setting)], 256
     draw = np.random.default_rng(setting.seed)
-    return [word_problem(draw, steps=2 + i % 2, largest=LARGEST) for i in range(200)], 64
-
-
-LARGEST = 20
+    mix = [(steps, largest) for largest in LARGEST for steps in (2, 3)]
+    chosen = [mix[i % len(mix)] for i in range(200)]
+    return [word_problem(draw, steps=s, largest=n) for s, n in chosen], 64
 
 
 def _answer(setting: Setting, items: Sequence[Item], limit: int) -> list[Answered]:
