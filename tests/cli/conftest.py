@@ -27,6 +27,16 @@ class Ran(NamedTuple):
 def nll_here(tmp_path, monkeypatch, capsys) -> Callable[..., Ran]:
     """Run `nll ARGS` in this process, in an empty folder."""
     monkeypatch.setattr(nll.models, "load", fake_nll.letters.load)
+    return runner(tmp_path, monkeypatch, capsys)
+
+
+@pytest.fixture
+def nll_real(tmp_path, monkeypatch, capsys) -> Callable[..., Ran]:
+    """Run `nll ARGS` in this process, in an empty folder, with the models that ARGS name."""
+    return runner(tmp_path, monkeypatch, capsys)
+
+
+def runner(tmp_path, monkeypatch, capsys) -> Callable[..., Ran]:
     monkeypatch.chdir(tmp_path)
 
     def run(*args: object) -> Ran:

@@ -10,8 +10,6 @@ import pyarrow as pa
 
 from nll._bundle import Bundle, Samples
 from nll._declare import Request
-from nll._errors import BadInput, BadText
-from nll._plan import gather
 from nll._table import fields_for, score_batches, score_schema
 from nll.models._protocol import LanguageModel, OnReject
 from nll.runs._obtain import Found, GatherOptions, Source
@@ -28,37 +26,27 @@ def answerer(
     sampled = [r for r in wanted if "samples" in r.declaration.takes]
     fields = fields_for(wanted) | fields
 
-    def drawn(text: Text, start: int) -> Samples:
-        if not sampled:
-            options: dict[str, Any] = {"max_new_tokens": more.max_new_tokens, "fields": fields}
-            (greedy,) = next(iter(model.generate([_question(text)], **options)))
-            return Samples((), greedy=greedy, id=text.id)
-        found = gather(
-            model, [text], sampled, fields=fields, n_samples=more.n_samples,
-            temperature=more.temperature, max_new_tokens=more.max_new_tokens,
-            seed=more.seed + start,
-        )  # fmt: skip
-        bundle = next(iter(found))
-        if bundle.samples is None:
-            raise BadText("no_answer", bundle.missing["samples"])
-        return bundle.samples
+    drawn = {"n": more.n_samples, "temperature": more.temperature, "greedy": True}
+    how: dict[str, Any] = drawn if sampled else {}
 
     def answers(texts: Iterable[Text], on_reject: OnReject, start: int) -> Iterator[Found]:
-        for index, text in enumerate(texts):
-            try:
-                samples = drawn(text, start + index)
-            except BadText as error:
-                on_reject(Rejected(index, error.reason, error.detail, text.id))
-                continue
-            except BadInput as error:
-                on_reject(Rejected(index, "no_answer", str(error), text.id))
-                continue
-            greedy = samples.greedy
-            if greedy is None:
-                raise BadInput("the model gave no greedy answer; this is a fault of its code")
-            yield Bundle(
-                trace=dataclasses.replace(greedy, id=text.id), samples=samples if sampled else None
-            )
+        asked = list(texts)
+        refused: set[int] = set()
+
+        def note(rejected: Rejected) -> None:
+            refused.add(rejected.index)
+            on_reject(rejected)
+
+        found = model.generate(
+            map(_question, asked), max_new_tokens=more.max_new_tokens, seed=more.seed + start,
+            fields=fields, on_reject=note, **how,
+        )  # fmt: skip
+        # Lazily: a prompt is refused before the answers to those after it come.
+        places = (i for i in range(len(asked)) if i not in refused)
+        for (greedy, *others), place in zip(found, places, strict=False):
+            own = dataclasses.replace(greedy, id=asked[place].id)
+            samples = Samples(others, greedy=own, id=own.id) if sampled else None
+            yield Bundle(trace=own, samples=samples)
 
     return answers
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from nll import metrics
 from nll._bundle import Bundle
-from nll._declare import Request, requests
+from nll._declare import TWO_MODELS, Request, requests
 from nll._errors import BadInput, MissingField
 from nll._table import score_batches, score_schema
 from nll.runs._atomic import atomic_path
@@ -259,11 +259,13 @@ def _asked(
     down = opposite(
         next(r for r in wanted if r.label == main).declaration.higher_means, question.positive
     )
-    values = _values(table, main)
-    order = values if down else -values
-    first = int(np.nanargmin(order)) if not np.isnan(order).all() else None
-    top = None if first is None else str(table["id"][first].as_py())
-    reading = read(question, main, len(table), top, cuts, evaluation, given.fpr)
+    order = _values(table, main) * (1 if down else -1)
+    top = None
+    if np.unique(order[~np.isnan(order)]).size > 1:
+        top = str(table["id"][int(np.nanargmin(order))].as_py())
+    alone = not any(TWO_MODELS & set(r.declaration.reads) or "reference" in r.declaration.takes
+                    for r in wanted)  # fmt: skip
+    reading = read(question, main, len(table), top, cuts, evaluation, given.fpr, alone)
     return Asked(outcome, table, main, cuts, evaluation, reading)
 
 

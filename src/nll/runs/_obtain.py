@@ -107,8 +107,8 @@ def source_of(
 ) -> Source:
     """From texts to the traces, or bundles, that these scores take and that hold these fields.
 
-    The third argument of the source is the place of its first text in the whole run, on which the
-    seeds depend, so that the parts of a run give what the run gives in one.
+    The third argument of the source is the place of its first text in the whole run: the seeds
+    depend on it, so that no two parts of a run draw by the same numbers.
     """
     if not is_bundled(wanted):
         return tracer(model, fields_for(wanted) | fields, reference, stride)

@@ -15,7 +15,8 @@ class Question:
     positive: what label 1 and a flag mean.   scores: of a text's own trace; the others are asked
     when what they take is there: a second model, drawn answers, perturbed texts, neighbours.
     main: the score that a threshold decides by, the first of these that was computed.
-    says: what a value beyond the others says, and its limit.
+    says: what a value beyond the others says, and its limit.   alone: a further limit where no
+    second model was asked.
     """
 
     name: str
@@ -24,6 +25,7 @@ class Question:
     scores: tuple[str, ...]
     main: tuple[str, ...]
     says: str
+    alone: str = ""
     reference: tuple[str, ...] = ()
     samples: tuple[str, ...] = ()
     perturbed: tuple[str, ...] = ()
@@ -74,8 +76,8 @@ OOD = Question(
             "mean_entropy"),
     reference=("likelihood_ratio", "likelihood_ratio(normalise=True)"),
     main=("likelihood_ratio", "negative_likelihood(normalise=True)"),
-    says="foreign to this model says nothing of right or wrong, and without --reference (the model "
-    "before fine-tuning) rare but fitting text looks foreign too",
+    says="foreign to this model says nothing of right or wrong",
+    alone="without --reference (the model before fine-tuning) rare words look foreign too",
 )  # fmt: skip
 QUESTIONS = {q.name: q for q in (UNCERTAINTY, MEMBERSHIP, DETECT, OOD)}
 

@@ -20,26 +20,29 @@ def read(
     cuts: Sequence[Cut],
     evaluation: Evaluation | None,
     fpr: float,
+    alone: bool,
 ) -> str:
-    """One line: the evidence if there are labels, the flags if there is a threshold, the limits."""
+    """One line: the evidence if there are labels, the flags if there is a threshold, the limits.
+
+    top: the text that looks most like it by the main score, None when none stands out.   alone: no
+    second model was asked.
+    """
     parts = []
     cut = next((c for c in cuts if c.score == main), None)
     if cut is not None:
         parts.append(_of_cut(question, cut, fpr))
-    elif top is not None:
-        parts.append(
-            f"by {main} the first of {n} texts to look {question.flagged} is {top}"
-            if n > 1
-            else f"{main} of one text means little alone"
-        )
-        if evaluation is None:
-            parts.append(
-                "no value means yes or no by itself; --fit FILE sets a threshold on labelled texts "
-                "of yours"
-            )
+    elif n == 1:
+        parts.append(f"{main} of one text means little alone")
+    elif top is None:
+        parts.append(f"by {main} none of {n} texts stands out")
+    else:
+        parts.append(f"by {main} the text that looks most {question.flagged} of {n} is {top}")
+    if cut is None and evaluation is None:
+        parts.append("no value means yes or no by itself: --fit FILE sets a threshold on labels")
     if evaluation is not None:
         parts.append(_of_evaluation(evaluation))
-    return "; ".join([*parts, question.says]) + "."
+    limits = [question.says, *([question.alone] if alone and question.alone else [])]
+    return "; ".join([*parts, *limits]) + "."
 
 
 def _of_cut(question: Question, cut: Cut, fpr: float) -> str:
@@ -60,8 +63,8 @@ def _of_evaluation(evaluation: Evaluation) -> str:
         return "no score could be measured on these labels"
     best = max(scores, key=lambda r: float(r.auroc.value))
     line = (
-        f"on {evaluation.n} labelled texts {best.name} tells them apart best, AUROC "
-        f"{best.auroc.value:.2f} ({best.auroc.low:.2f} to {best.auroc.high:.2f})"
+        f"of {len(scores)} scores {best.name} tells the {evaluation.n} labelled texts apart best, "
+        f"AUROC {best.auroc.value:.2f} ({best.auroc.low:.2f} to {best.auroc.high:.2f})"
     )
     if best.auroc.low <= 0.5:
         line += ", which chance can give"
