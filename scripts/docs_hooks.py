@@ -42,6 +42,7 @@ CHECKS = {
     16: "two processes, one store",
     17: "full disk, read-only folder, signals",
     18: "poisoned rows",
+    19: "servers that fail or lie",
     20: "secrets",
     21: "safe loading",
     23: "hostile texts in reports",

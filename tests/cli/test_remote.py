@@ -1,0 +1,242 @@
+"""Commands on a model behind a server: numbers, refusals, kills and secrets (14, 19, 20)."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from nll.cli import main
+from nll.testing import FaultyServer, bigram_table, characters
+from nll.trace import Trace
+
+TABLE = bigram_table()
+SECRET = "planted-7f3a9c-key"
+
+
+def mean_nll(text: str) -> float:
+    pairs = itertools.pairwise(characters(text))
+    return -float(np.mean([TABLE[a, b] for a, b in pairs]))
+
+
+@pytest.fixture
+def nll(tmp_path, monkeypatch, capsys) -> Callable[..., tuple[int, str, str]]:
+    """Run `nll ARGS` in this process, in an empty folder, with real models."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("OPENAI_API_KEY", "NLL_API_KEY", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+
+    def run(*args: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["nll", *map(str, args)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main()
+        return int(end.value.code or 0), *capsys.readouterr()
+
+    return run
+
+
+def write(folder: Path, texts: list[str]) -> None:
+    rows = [json.dumps({"id": f"r{i}", "text": t}) for i, t in enumerate(texts)]
+    (folder / "in.jsonl").write_text("\n".join(rows))
+
+
+def test_scores_of_a_server_are_the_tables(nll, tmp_path) -> None:
+    texts = ["hello, world.", "a man, a plan", "the end!"]
+    write(tmp_path, texts)
+    with FaultyServer() as server:
+        code, _, err = nll("score", "in.jsonl", "-m", server.url, "-o", "out.parquet")
+    assert code == 0, err
+    table = pq.read_table(tmp_path / "out.parquet")
+    assert table["id"].to_pylist() == ["r0", "r1", "r2"]
+    assert table["mean_nll"].to_pylist() == pytest.approx([mean_nll(t) for t in texts], rel=1e-6)
+    assert "min_k_prob" in table.column_names
+    assert "mean_entropy" not in table.column_names, "`all` is what the server can give"
+
+
+def test_a_score_that_a_server_cannot_give_is_refused_in_one_line_unpaid(nll, tmp_path) -> None:
+    write(tmp_path, ["hello"])
+    with FaultyServer() as server:
+        code, out, err = nll("score", "in.jsonl", "-m", server.url, "--score", "fast_detect_gpt")
+        assert server.asked == []
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
+    assert "score 'fast_detect_gpt' is impossible on this source: it needs" in err
+
+
+@pytest.mark.parametrize("command", ["trace", "report"])
+def test_traces_and_reports_of_a_server(nll, tmp_path, command: str) -> None:
+    write(tmp_path, ["hello, world.", "the end!"])
+    with FaultyServer(prompt_logprobs=True) as server:
+        out = "t.parquet" if command == "trace" else "r.html"
+        code, _, err = nll(command, "in.jsonl", "-m", server.url, "-o", out)
+    assert code == 0, err
+    if command == "trace":
+        code, _, err = nll("score", out, "--score", "mean_nll", "-o", "s.jsonl")
+        found = [json.loads(x)["mean_nll"] for x in (tmp_path / "s.jsonl").read_text().splitlines()]
+        assert found == pytest.approx([mean_nll("hello, world."), mean_nll("the end!")], rel=1e-6)
+    else:
+        assert "</html>" in (tmp_path / out).read_text()
+
+
+def test_rows_that_fail_are_set_aside_with_a_reason(nll, tmp_path) -> None:
+    texts = ["hello, world.", "a man, a plan", "the end!"]
+    write(tmp_path, texts)
+    with FaultyServer(faults={texts[1]: ["400"]}) as server:
+        code, _, _ = nll("score", "in.jsonl", "-m", server.url, "-o", "out.jsonl")
+    assert code == 1
+    (rejected,) = (tmp_path / "out.jsonl.rejected.jsonl").read_text().splitlines()
+    assert json.loads(rejected)["id"] == "r1"
+    assert json.loads(rejected)["reason"] == "refused"
+
+
+def test_parity_prints_a_certificate(nll, tmp_path) -> None:
+    write(tmp_path, ["hello, world.", "the end!"])
+    with FaultyServer(prompt_logprobs=True) as server:
+        code, out, err = nll("parity", "testing:bigram", server.url, "in.jsonl")
+        assert (code, "within the tolerance of 0.001" in err) == (0, True)
+        assert "|logp a - b|" in out
+        assert "b does not hold        entropy, varentropy" in out
+        code, out, _ = nll("parity", "testing:bigram", server.url, "in.jsonl", "--json")
+        held = json.loads(out)
+        assert (code, held["within"], held["tokens"]) == (0, True, 19)
+    with FaultyServer(table=bigram_table(seed=1)) as other:
+        code, out, err = nll("parity", "testing:bigram", other.url, "in.jsonl")
+        assert (code, "NOT within" in err) == (1, True)
+        assert "worst token" in out
+
+
+ROWS = 120
+TEXTS = [
+    f"row {'abcdefghij'[i // 100]}{'abcdefghij'[i // 10 % 10]}{'abcdefghij'[i % 10]} "
+    + "lorem " * 400
+    for i in range(ROWS)
+]
+
+
+def there(url: str, out: str, folder: Path, **env: str) -> subprocess.Popen[str]:
+    import os
+
+    return subprocess.Popen(
+        [sys.executable, "-m", "nll", "score", "in.jsonl", "-m", url, "-o", out,
+         "--score", "mean_nll", "--score", "min_k_prob"],
+        cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **env},
+    )  # fmt: skip
+
+
+def wait_for(server: FaultyServer, count: int, process: subprocess.Popen[str]) -> None:
+    end = time.monotonic() + 60
+    while sum(server.answered.values()) < count and process.poll() is None:
+        assert time.monotonic() < end
+        time.sleep(0.002)
+
+
+@pytest.mark.slow
+def test_reliability_14_and_19_kill_9_in_the_middle_then_every_row_once(tmp_path) -> None:
+    write(tmp_path, TEXTS)
+    faults = {
+        t: [["429:0.01"], ["reset"], ["truncated"], ["500"]][i % 4]
+        for i, t in enumerate(TEXTS[::5])
+    }
+    with FaultyServer(delay=0.02) as server:
+        process = there(server.url, "clean.parquet", tmp_path)
+        assert process.wait(120) == 0, process.communicate()
+    with FaultyServer(delay=0.02, faults=faults) as server:
+        kills = 0
+        for share in (0.3, 0.7):
+            process = there(server.url, "out.parquet", tmp_path)
+            wait_for(server, int(share * ROWS), process)
+            process.kill()
+            process.communicate()
+            kills += process.returncode == -9
+        assert kills == 2
+        assert (tmp_path / "out.parquet.partial").is_dir()
+        before = sum(server.answered.values())
+        process = there(server.url, "out.parquet", tmp_path)
+        _, err = process.communicate(timeout=120)
+        assert process.returncode == 0, err
+        assert "reused" in err
+        assert sum(server.answered.values()) - before < ROWS, "what was done is not paid again"
+    assert (tmp_path / "out.parquet").read_bytes() == (tmp_path / "clean.parquet").read_bytes()
+    table = pq.read_table(tmp_path / "out.parquet")
+    assert table["id"].to_pylist() == [f"r{i}" for i in range(ROWS)]
+    assert table["mean_nll"].to_pylist() == pytest.approx([mean_nll(t) for t in TEXTS], rel=1e-5)
+    assert not (tmp_path / "out.parquet.rejected.jsonl").exists()
+    assert not (tmp_path / "out.parquet.partial").exists()
+
+
+@pytest.mark.slow
+def test_reliability_20_the_key_is_written_nowhere(tmp_path) -> None:
+    write(tmp_path, TEXTS[:60])
+    said = ""
+    env = {"NLL_API_KEY": SECRET, "OPENAI_LOG": "debug", "NLL_DEBUG": "1", "NLL_CONCURRENCY": "2"}
+    with FaultyServer(token=SECRET, delay=0.02, faults={TEXTS[3]: ["400"]}) as server:
+        process = there(server.url, "cut.parquet", tmp_path, **env)
+        wait_for(server, 40, process)
+        process.kill()
+        said += "".join(process.communicate())
+        assert (tmp_path / "cut.parquet.partial").is_dir()
+        kept = [p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()]
+        process = there(server.url, "out.parquet", tmp_path, **env)
+        said += "".join(process.communicate())
+        assert process.returncode == 1
+    with FaultyServer(token="another") as server:
+        for url in (server.url, server.url + "#table"):
+            process = there(url, "no.parquet", tmp_path, **env)
+            said += "".join(process.communicate())
+            assert process.returncode != 0
+    assert "Traceback" in said
+    kept += [p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()]
+    assert len(kept) > 5
+    assert SECRET not in said
+    assert not any(SECRET.encode() in content for content in kept)
+
+
+def test_a_run_that_found_no_server_goes_on_when_there_is_one(nll, tmp_path, monkeypatch) -> None:
+    """A row set aside as unavailable is asked again by the next run, not taken as settled."""
+    from nll import _arrow
+    from nll.runs._read import Columns, read_rows
+    from nll.runs._run import Job, RowRejected, local_engine, run  # noqa: F401
+    from nll.testing import table_model
+    from nll.trace import Rejected
+
+    write(tmp_path, ["one", "two", "three"])
+    model, state = table_model(), {"up": False, "calls": 0}
+
+    def source(texts, on_reject, start):
+        for i, text in enumerate(texts):
+            state["calls"] += 1
+            if text.text == "three" and not state["up"]:
+                raise KeyboardInterrupt
+            if text.text == "two" and not state["up"]:
+                on_reject(Rejected(i, "unavailable", "the server answered 503", text.id))
+                continue
+            yield next(iter(model.trace([text])))
+
+    def stored(shards) -> Iterator[Trace]:
+        return itertools.chain.from_iterable(map(_arrow.read_traces, shards))
+
+    def merge(path: Path, shards) -> None:
+        _arrow.write_traces(path, stored(shards))
+
+    def go() -> object:
+        job = Job({}, local_engine(source, _arrow.write_traces), merge)
+        rows = read_rows(["in.jsonl"], Columns())
+        return run(rows, tmp_path / "o.parquet", job, say=lambda _: None, shard_rows=2)
+
+    with pytest.raises(KeyboardInterrupt):
+        go()
+    state["up"] = True
+    outcome = go()
+    assert (outcome.scored, outcome.rejected, outcome.reused) == (3, 0, 0)
+    assert [t.text for t in _arrow.read_traces(tmp_path / "o.parquet")] == ["one", "two", "three"]
+    assert math.isnan(next(_arrow.read_traces(tmp_path / "o.parquet")).logp[0])
