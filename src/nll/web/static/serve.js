@@ -15,7 +15,7 @@
   const shape = () => {
     const answer = picked("kind") === "answer";
     at("side-b").hidden = picked("compare") !== "text";
-    document.querySelectorAll(".prompt").forEach((el) => { el.hidden = !answer; });
+    document.querySelectorAll(".field .prompt").forEach((el) => { el.hidden = !answer; });
     document.querySelectorAll(".what").forEach((el) => { el.textContent = answer ? "Answer" : "Text"; });
   };
   form.addEventListener("change", shape);
