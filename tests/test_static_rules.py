@@ -39,12 +39,13 @@ ARROWS: dict[str, set[str]] = {
     "models": LOW | {"_declare", "kernels"},
     "serve": LOW | {"_bundle", "_declare", "_table", "models", "web"},
     "testing": LOW | {"_declare", "kernels", "models"},
+    "nn": {"_errors"},
     "objectives": {"_errors"},
     "training": LOW | {"models", "scores"},
 }
 FACES = {"cli", "web", "serve", "__main__"}
 HEAVY = {"torch", "transformers", "gguf", "accelerate", "safetensors"}
-MAY_USE_HEAVY = {"kernels", "models", "objectives", "testing", "training"}
+MAY_USE_HEAVY = {"kernels", "models", "nn", "objectives", "studies", "testing", "training"}
 
 
 def unsafe(source: str) -> list[str]:

@@ -1,7 +1,8 @@
 """NPO (arXiv 2404.05868): does a bounded loss forget without the collapse of gradient ascent?
 
-The paper's synthetic experiment, in which everything is known: logistic regression on random
+First the paper's synthetic experiment, in which everything is known: logistic regression on random
 features, a small set to forget and a large one to keep, and the model retrained without the former.
+Then a small language model that learned some of TOFU's invented authors by heart.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nll import metrics
+from nll.studies._npo_tofu import language_model
 from nll.studies._study import Finding, Outcome, Setting, Verdict, study
 
 if TYPE_CHECKING:
@@ -73,10 +75,11 @@ BETAS = (0.01, 0.1, 0.2, 0.5, 1.0)
     "already forgotten, drifts logarithmically and stays near the model retrained without the set.",
     falsifier="At a common step size NPO's distance from its start is fitted better by a line in "
     "the number of steps than by one in its logarithm, or its distance from the retrained model on "
-    "retained points exceeds gradient ascent's.",
+    "retained points exceeds gradient ascent's; or, in the language model, NPO's retain nll is not "
+    "below gradient ascent's where both have forgotten equally.",
 )
 def npo(setting: Setting) -> Outcome:
-    """The synthetic experiment: divergences from the retrained model, and drifts from the start."""
+    """Synthetic divergences and drifts; then forget and retain nll of a small language model."""
     seeds = range(setting.seed, setting.seed + (5 if setting.quick else 20))
     worlds = []
     for seed in seeds:
@@ -100,11 +103,12 @@ def npo(setting: Setting) -> Outcome:
             for name, many in runs.items()
         ),
     ]
-    verdict, why = _judge(ga, ours, runs)
+    small, methods, shares = language_model(setting)
+    verdict, why = _judge(ga, ours, runs, shares)
     return Outcome(
         verdict,
         why,
-        findings=found,
+        findings=[*found, *small],
         baselines=[
             _mean(f"doing nothing: KL on {name} points", [kl(w, w.start, name) for w in worlds])
             for name in ("forgotten", "retained")
@@ -120,13 +124,16 @@ def npo(setting: Setting) -> Outcome:
                 }
                 for name, many in drifts.items()
             ],
+            "Small language model, mean of three seeds": methods,
             "Published losses of Llama-2-7B on TOFU forget10 (fine-tuned against retain-only)": (
                 _published(setting)
             ),
         },
         notes=[
-            "Logistic regression on 128 random features, not a language model; the language-model "
-            "claims (TOFU, 7B) are not tested here.",
+            "The verdict rests on logistic regression with 128 random features and on a Llama of "
+            "three layers that knows nothing but these rows; the 7B claims are not tested here.",
+            "AdamW, which the language model is trained with, rescales gradients and so undoes "
+            "part of NPO's fading; step size, epochs and clipping are the same for all methods.",
             "GA stands for the paper's form, the sum over each sequence, of which NPO is the "
             "bounded version; the public codes average GA over tokens but sum NPO.",
             "Intervals are over worlds (mean and 95% bootstrap).",
@@ -220,18 +227,24 @@ def _judge(
     ga: Sequence[Run],
     ours: Sequence[Run],
     runs: Mapping[str, Sequence[Run]],
+    shares: Sequence[float],
 ) -> tuple[Verdict, str]:
     lines, far = [_linear(r) for r in ours], [r["kept"][-1] for r in ours]
     worse = sum(a >= b for a, b in zip(far, (r["kept"][-1] for r in ga), strict=True))
     told = (
         f"NPO's drift is nearer a line in t in {sum(x > 0 for x in lines)} of {len(lines)} worlds "
         f"(gradient ascent's in {sum(_linear(r) > 0 for r in ga)}); on retained points NPO is "
-        f"farther from the retrained model than gradient ascent in {worse}"
+        f"farther from the retrained model than gradient ascent in {worse}; the small language "
+        f"model's retain nll at equal forget nll is {np.mean(shares):.2f} times gradient ascent's"
     )
-    if np.mean(lines) > 0 or np.mean(far) >= np.mean([r["kept"][-1] for r in ga]):
+    if (
+        np.mean(shares) >= 1
+        or np.mean(lines) > 0
+        or np.mean(far) >= np.mean([r["kept"][-1] for r in ga])
+    ):
         return "not supported", f"{told}."
-    if any(x > 0 for x in lines) or worse:
-        return "inconclusive", f"{told}: not the same in every world."
+    if any(x > 0 for x in lines) or worse or max(shares) >= 1:
+        return "inconclusive", f"{told}: not the same in every world or seed."
     kept = {n: float(np.mean([r["kept"][-1] for r in m])) for n, m in runs.items()}
     if kept["NPO+RT, beta 1"] > kept["GA+RT"]:
         return "inconclusive", f"{told}, but with the retain term the order turns."
