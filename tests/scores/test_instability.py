@@ -240,3 +240,16 @@ def test_a_monitor_needs_candidates():
         with pytest.raises(nll.BadInput, match="vectors alike"):
             monitor.update(ids, logp)
     assert monitor.steps == 0
+
+
+@pytest.mark.parametrize("k", [3, 15, 50])
+def test_comparing_all_pairs_and_sorting_give_the_same(k, monkeypatch):
+    draw = np.random.default_rng(k)
+    n = 40
+    ids = np.stack([draw.permutation(k + 5)[:k] for _ in range(n)])
+    ids[3, -1] = -1  # a candidate that is absent
+    logp = np.sort(-draw.exponential(2.0, (n, k)), axis=1)[:, ::-1]
+    trace = Trace(logp=np.full(n, -1.0), top_ids=ids, top_logp=logp)
+    pairs = instability_signal(trace, k=k)
+    monkeypatch.setattr("nll.scores._instability.FEW", 0)
+    np.testing.assert_allclose(pairs, instability_signal(trace, k=k), rtol=1e-12)

@@ -22,7 +22,7 @@ from nll.scores import (
     step_spans,
     top_k_entropy,
 )
-from nll.scores._selection import LINE
+from nll.scores._selection import LINE, _meets
 
 DOCUMENTS = {
     "A": ([3, 4], [-2, -0.5, -0.25, -3, -0.125, -0.5, -0.375]),
@@ -237,3 +237,17 @@ def test_step_length_report_by_group():
     assert flat.overall["s"] != flat.overall["s"]
     with pytest.raises(nll.BadInput, match="score 's'"):
         step_length_report(pool, {"s": [1.0]})
+
+
+@settings(deadline=None)
+@given(
+    st.text("ab \n\t\u2003\x1c", max_size=20),
+    st.lists(st.tuples(st.integers(0, 22), st.integers(0, 6)), min_size=1, max_size=8),
+)
+def test_a_token_meets_its_first_solid_character(text, drawn):
+    """Against the definition, one token at a time; spans may be empty or leave the text."""
+    spans = np.array([(a, a + n) for a, n in drawn])
+    for (a, b), found in zip(spans, _meets(text, spans), strict=True):
+        piece = text[a:b]
+        solid = [a + i for i, c in enumerate(piece) if not c.isspace()]
+        assert found == (solid[0] if solid else a + max(len(piece) - 1, 0))

@@ -20,6 +20,7 @@ from nll.scores._common import INF, NO_TOKENS, defined
 from nll.trace import Array, Fields, Trace
 
 LN2 = math.log(2.0)
+FEW = 64  # candidates up to which comparing all pairs is faster than sorting
 Stability: TypeAlias = Literal["stable", "corrective", "intermediate", "destructive", "undefined"]
 
 
@@ -179,10 +180,14 @@ def _shared(ids: Array, p: Array) -> tuple[Array, Array]:
 
     The correction is m ln m - (p / 2) ln(p / 2) - (q / 2) ln(q / 2).
     """
+    if ids.shape[1] <= FEW:
+        row, later, before = np.nonzero(ids[1:, :, None] == ids[:-1, None, :])
+        x, y = p[1:][row, later] / 2, p[:-1][row, before] / 2
+        return row, _plogp(x + y) - _plogp(x) - _plogp(y)
     order = np.argsort(ids, axis=1)
     ids, p = np.take_along_axis(ids, order, 1), np.take_along_axis(p, order, 1)
-    row = np.arange(len(ids) - 1)[:, None] * (int(ids.max()) + 2) + 1
-    keys, wanted = (ids[:-1] + row).ravel(), (ids[1:] + row).ravel()
+    base = np.arange(len(ids) - 1)[:, None] * (int(ids.max()) + 2) + 1
+    keys, wanted = (ids[:-1] + base).ravel(), (ids[1:] + base).ravel()
     at = np.minimum(np.searchsorted(keys, wanted), keys.size - 1)
     hit = np.flatnonzero(keys[at] == wanted)
     x, y = p[1:].ravel()[hit] / 2, p[:-1].ravel()[at[hit]] / 2

@@ -86,18 +86,25 @@ def step_spans(
     origin = int(offsets[0, 0]) if first else 0
     ends = np.cumsum([len(step) for step in steps])
     solid = np.flatnonzero(offsets[:, 1] > offsets[:, 0])
-    at = [_meets(answer, int(a) - origin, int(b) - origin) for a, b in offsets[solid]]
-    step_of = np.searchsorted(ends, np.asarray(at, dtype=np.int64), side="right")
+    step_of = np.searchsorted(ends, _meets(answer, offsets[solid] - origin), side="right")
     change = np.flatnonzero(np.diff(step_of))
     starts = solid[np.append(0, change + 1)] if solid.size else solid
     stops = solid[np.append(change, len(solid) - 1)] + 1 if solid.size else solid
     return np.stack([starts, stops], axis=1) + first
 
 
-def _meets(text: str, start: int, end: int) -> int:
-    piece = text[start:end]
-    inside = len(piece) - len(piece.lstrip())
-    return start + (inside if inside < len(piece) else max(len(piece) - 1, 0))
+def _meets(text: str, spans: Array) -> Array:
+    """(N,) each span's first character that is no white space; its last one where all are."""
+    start, end = spans[:, 0], np.minimum(spans[:, 1], len(text))
+    blanks = [m.span() for m in re.finditer(r"\s+", text)]
+    if not blanks:
+        return start
+    opens, closes = np.array(blanks).T
+    before = np.maximum(np.searchsorted(opens, start, side="right") - 1, 0)
+    inside = (opens[before] <= start) & (start < closes[before])
+    solid = np.where(inside, closes[before], start)
+    found: Array = np.where(solid < end, solid, np.maximum(end - 1, start))
+    return found
 
 
 class StepParts(NamedTuple):
