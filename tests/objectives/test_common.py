@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -406,6 +407,12 @@ def test_no_objective_is_missing() -> None:
         assert getattr(objectives, name) is declared.function
     for name, build in CASES.items():
         assert build().function is getattr(objectives, name.partition(":")[0])
+
+
+def test_every_helper_is_tested() -> None:
+    own = Path(__file__)
+    tests = "".join(p.read_text() for p in own.parent.glob("test_*.py") if p != own)
+    assert {name for name in PLAIN if name.islower() and f"{name}(" not in tests} == set()
 
 
 def test_an_objective_outside_the_suite_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
