@@ -145,7 +145,7 @@ def test_a_model_that_cannot_be_loaded_is_told_as_it_is_here(texts, tmp_path) ->
 def test_a_worker_with_another_model_is_refused() -> None:
     from nll.runs._ray import _Worker
 
-    worker = _Worker(TASK, 0)
+    worker = _Worker(TASK)
     with pytest.raises(BadModel, match="another model"):
         worker.make(Piece(0, "", _rows(1), 0), "of another")
 

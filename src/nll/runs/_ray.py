@@ -46,18 +46,13 @@ class Cluster:
 class _Worker:
     """Holds the models in a process of the cluster."""
 
-    def __init__(self, task: Task, threads: int):
+    def __init__(self, task: Task):
         self.task = task
-        self.threads = threads
         self.opened: Any = None
 
     def open(self) -> tuple[dict[str, object], int]:
         """Load the models unless they are; what decides the numbers, and the pace."""
         if self.opened is None:
-            if self.threads:
-                import torch
-
-                torch.set_num_threads(self.threads)
             self.opened = self.task.open()
         return self.opened[0], self.opened[1]
 
@@ -95,8 +90,7 @@ def ray_engine(
         kind = ray.remote(
             num_cpus=cluster.cpus, num_gpus=cluster.gpus, max_restarts=-1, max_task_retries=RETRIES
         )(_Worker)
-        threads = int(cluster.cpus) if not cluster.gpus else 0
-        workers = [kind.remote(task, threads) for _ in range(count)]
+        workers = [kind.remote(task) for _ in range(count)]
         say(f"loading the model in {count} worker{'s' * (count != 1)} of the Ray cluster")
         parts, pace = _result(ray, workers[0].open.remote())
         yield parts, pace, _engine(ray, workers, fingerprint(parts))
