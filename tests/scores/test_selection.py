@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -22,7 +24,7 @@ from nll.scores import (
     step_spans,
     top_k_entropy,
 )
-from nll.scores._selection import LINE, _meets
+from nll.scores._selection import LAST_BLANK, LINE, _meets
 
 DOCUMENTS = {
     "A": ([3, 4], [-2, -0.5, -0.25, -3, -0.125, -0.5, -0.375]),
@@ -241,7 +243,7 @@ def test_step_length_report_by_group():
 
 @settings(deadline=None)
 @given(
-    st.text("ab \n\t\u2003\x1c", max_size=20),
+    st.text("ab \n\t\u2003\u3000\x1c\U0001f600", max_size=20),
     st.lists(st.tuples(st.integers(0, 22), st.integers(0, 6)), min_size=1, max_size=8),
 )
 def test_a_token_meets_its_first_solid_character(text, drawn):
@@ -251,3 +253,8 @@ def test_a_token_meets_its_first_solid_character(text, drawn):
         piece = text[a:b]
         solid = [a + i for i, c in enumerate(piece) if not c.isspace()]
         assert found == (solid[0] if solid else a + max(len(piece) - 1, 0))
+
+
+def test_no_white_space_lies_beyond_the_last_blank():
+    blanks = [code for code in range(sys.maxunicode + 1) if chr(code).isspace()]
+    assert blanks[-1] == LAST_BLANK

@@ -180,8 +180,10 @@ def _shared(ids: Array, p: Array) -> tuple[Array, Array]:
 
     The correction is m ln m - (p / 2) ln(p / 2) - (q / 2) ln(q / 2).
     """
-    if ids.shape[1] <= FEW:
-        row, later, before = np.nonzero(ids[1:, :, None] == ids[:-1, None, :])
+    k = ids.shape[1]
+    if k <= FEW:
+        same = np.flatnonzero(ids[1:, :, None] == ids[:-1, None, :])
+        row, later, before = same // (k * k), same // k % k, same % k
         x, y = p[1:][row, later] / 2, p[:-1][row, before] / 2
         return row, _plogp(x + y) - _plogp(x) - _plogp(y)
     order = np.argsort(ids, axis=1)
@@ -191,7 +193,7 @@ def _shared(ids: Array, p: Array) -> tuple[Array, Array]:
     at = np.minimum(np.searchsorted(keys, wanted), keys.size - 1)
     hit = np.flatnonzero(keys[at] == wanted)
     x, y = p[1:].ravel()[hit] / 2, p[:-1].ravel()[at[hit]] / 2
-    return hit // ids.shape[1], _plogp(x + y) - _plogp(x) - _plogp(y)
+    return hit // k, _plogp(x + y) - _plogp(x) - _plogp(y)
 
 
 def _distributions(ids: Array, logp: Array, k: int | None) -> tuple[Array, Array]:

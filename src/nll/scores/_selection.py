@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from functools import cache
 from itertools import pairwise
 from typing import Final, Literal, NamedTuple, TypeAlias
 
@@ -23,6 +24,7 @@ from nll.trace import Array, Fields, Trace
 
 Spans: TypeAlias = npt.ArrayLike
 
+LAST_BLANK = 0x3000  # the highest code of a white-space character
 SENTENCE = r"(\. |\? )"
 LINE = r"(\n+)"
 _BY: Final = {"line": r"\n+", "blank-line": r"\n\s*\n\s*", "sentence": r"(?<=[.!?])\s+"}
@@ -96,15 +98,17 @@ def step_spans(
 def _meets(text: str, spans: Array) -> Array:
     """(N,) each span's first character that is no white space; its last one where all are."""
     start, end = spans[:, 0], np.minimum(spans[:, 1], len(text))
-    blanks = [m.span() for m in re.finditer(r"\s+", text)]
-    if not blanks:
-        return start
-    opens, closes = np.array(blanks).T
-    before = np.maximum(np.searchsorted(opens, start, side="right") - 1, 0)
-    inside = (opens[before] <= start) & (start < closes[before])
-    solid = np.where(inside, closes[before], start)
-    found: Array = np.where(solid < end, solid, np.maximum(end - 1, start))
+    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+    solid = np.append(np.flatnonzero(~_blanks()[np.minimum(codes, LAST_BLANK + 1)]), len(text))
+    first = solid[np.minimum(np.searchsorted(solid, start), len(solid) - 1)]
+    found: Array = np.where(first < end, first, np.maximum(end - 1, start))
     return found
+
+
+@cache
+def _blanks() -> Array:
+    """Whether a character is white space, by its code."""
+    return np.array([chr(code).isspace() for code in range(LAST_BLANK + 2)])
 
 
 class StepParts(NamedTuple):
