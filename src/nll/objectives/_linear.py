@@ -27,24 +27,33 @@ class _Head(NamedTuple):
     scale: float
     softcap: float | None
 
-    def logits(self, rows: Tensor, first: int, last: int) -> Tensor:
-        """(R, last - first) logits of a slice of the vocabulary, in float32 at least."""
-        z = rows @ self.weight[first:last].T
-        if z.dtype in _LOW:
-            z = z.float()
+    def logits(self, rows: Tensor, columns: slice, room: Tensor) -> Tensor:
+        """(R, C) logits of a slice of the vocabulary, in float32 at least; may lie in `room`."""
+        weight = self.weight[columns]
+        if rows.dtype in _LOW:
+            z = (rows @ weight.T).float()
+        else:
+            # fresh memory for every tile costs as much as the sums do
+            z = room[: len(rows) * len(weight)].view(len(rows), len(weight))
+            torch.mm(rows, weight.T, out=z)
         if self.bias is not None:
-            z += self.bias[first:last]
+            z += self.bias[columns]
         if self.scale != 1:
             z *= self.scale
         if self.softcap is not None:
             z.div_(self.softcap).tanh_().mul_(self.softcap)
         return z
 
-    def slope(self, z: Tensor) -> Tensor | float:
-        """What a gradient of the logits is multiplied by on its way to W h + b."""
+    def slope(self, z: Tensor) -> Tensor | None:
+        """d z / d (scale (W h + b)); None stands for 1."""
         if self.softcap is None:
-            return self.scale
-        return (z / self.softcap).square_().neg_().add_(1).mul_(self.scale)
+            return None
+        return (z / self.softcap).square_().neg_().add_(1)
+
+    def room(self, rows: Tensor, columns: int, n: int) -> Tensor:
+        """Memory for a tile of n rows."""
+        size = 0 if rows.dtype in _LOW else min(n, len(rows)) * min(columns, len(self.weight))
+        return torch.empty(size, dtype=rows.dtype, device=rows.device)
 
 
 def linear_logps(
@@ -161,12 +170,13 @@ def _forward(
     """(N,) log-probs and logsumexps, the latter gathered over slices of the vocabulary."""
     dtype = torch.float32 if rows.dtype in _LOW else rows.dtype
     lse, hit = (torch.zeros(len(rows), dtype=dtype, device=rows.device) for _ in range(2))
+    room = head.room(rows, tile[1], tile[0])
     for part in _cuts(len(rows), tile[0]):
         # finite, so that a slice that is -inf throughout does not make -inf - -inf
         top = torch.full_like(lse[part], torch.finfo(dtype).min)
         total = torch.zeros_like(top)
         for columns in _cuts(len(head.weight), tile[1]):
-            z = head.logits(rows[part], columns.start, columns.stop)
+            z = head.logits(rows[part], columns, room)
             here, at = _labels_in(target[part], columns)
             hit[part][here] = z[here, at]
             higher = torch.maximum(top, z.amax(-1))
@@ -180,25 +190,34 @@ def _backward(
     rows: Tensor, head: _Head, target: Tensor, lse: Tensor, upstream: Tensor,
     tile: tuple[int, int], needs: tuple[bool, bool, bool],
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:  # fmt: skip
-    """Gradients of rows, weight and bias; d logp / d z = onehot - softmax(z)."""
+    """Gradients of rows, weight and bias; d logp / d z = onehot - softmax(z).
+
+    The upstream gradient multiplies the narrow factors of the products, not the wide tile.
+    """
+    factor = (-head.scale * upstream)[:, None].to(lse.dtype)
+    scaled = (rows * factor).to(rows.dtype)
+    room = head.room(rows, tile[1], tile[0])
     d_rows = torch.zeros_like(rows, dtype=lse.dtype) if needs[0] else None
     d_weight = torch.zeros_like(head.weight, dtype=lse.dtype) if needs[1] else None
     d_bias = torch.zeros_like(head.weight[:, 0], dtype=lse.dtype) if needs[2] else None
     for part in _cuts(len(rows), tile[0]):
         for columns in _cuts(len(head.weight), tile[1]):
-            z = head.logits(rows[part], columns.start, columns.stop)
+            z = head.logits(rows[part], columns, room)
             slope = head.slope(z)
             here, at = _labels_in(target[part], columns)
             z.sub_(lse[part, None]).exp_()
             z[here, at] -= 1
-            z.mul_(-upstream[part, None]).mul_(slope)
+            if slope is not None:
+                z.mul_(slope)
             if d_bias is not None:
-                d_bias[columns] += z.sum(0)
+                d_bias[columns] += (z.T @ factor[part]).squeeze(-1)
             low = z.to(rows.dtype)
             if d_rows is not None:
                 _add_product(d_rows[part], low, head.weight[columns])
             if d_weight is not None:
-                _add_product(d_weight[columns], low.T, rows[part])
+                _add_product(d_weight[columns], low.T, scaled[part])
+    if d_rows is not None:
+        d_rows *= factor
     back = [None if d is None else d.to(rows.dtype) for d in (d_rows, d_weight, d_bias)]
     return back[0], back[1], back[2]
 
@@ -212,8 +231,10 @@ def _with_slope(
     logp = torch.zeros(len(rows), dtype=dtype, device=rows.device)
     slopes = torch.zeros_like(rows)
     # wider than a tile: the sum over the vocabulary comes before the gradient
-    for part in _cuts(len(rows), max(1, min(tile[0], 16 * tile[0] * tile[1] // V))):
-        z = head.logits(rows[part], 0, V)
+    most = max(1, min(tile[0], 16 * tile[0] * tile[1] // V))
+    room = head.room(rows, V, most)
+    for part in _cuts(len(rows), most):
+        z = head.logits(rows[part], slice(0, V), room)
         slope = head.slope(z)
         each = torch.arange(len(z), device=z.device)
         top = z.amax(-1)
@@ -222,8 +243,10 @@ def _with_slope(
         logp[part] = hit - total.log()
         z.div_(total[:, None])
         z[each, target[part]] -= 1
-        slopes[part] = z.mul_(slope).neg_().to(rows.dtype) @ head.weight
-    return logp, slopes
+        if slope is not None:
+            z.mul_(slope)
+        slopes[part] = z.to(rows.dtype) @ head.weight
+    return logp, slopes.mul_(-head.scale)
 
 
 def _labels_in(target: Tensor, columns: slice) -> tuple[Tensor, Tensor]:
