@@ -1,6 +1,6 @@
 """Many clients at `nll serve`: errors, lost answers, memory, and speed against the offline batch.
 
-    python benchmarks/bench_serve.py [--clients 64] [--seconds 60] [--threads 1]
+    python benchmarks/bench_serve.py [--clients 64] [--seconds 60] [--threads 1] [--model MODEL]
 
 Every client sends one text at a time to /v1/score of a server in a process of its own, with the
 embedded model, and checks the answer against the offline one. Before and after it this process
@@ -90,16 +90,19 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--model", default=None, help="[default: the embedded model]")
+    parser.add_argument("--no-save", action="store_true", help="only print")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     print(machine())
-    model = nll.load()
+    model = nll.load(options.model)
     texts = paragraphs(256)
     traces = list(model.trace(texts, fields=nll.Fields()))
     wanted = [float(-t.values("logp").mean()) for t in traces]
     tokens = [len(t) for t in traces]
     environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads)}
     command = [sys.executable, "-m", "nll", "serve", "--port", "0"]
+    command += ["--model", options.model] if options.model else []
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as server:
         assert server.stderr is not None
         line = server.stderr.readline()
@@ -130,6 +133,7 @@ def main() -> None:
     growth = max(memory[2 * third :]) - max(memory[third : 2 * third])
     waits = sorted(load.seconds)
     result = {
+        "model": model.provenance.model,
         "threads": options.threads,
         "clients": options.clients,
         "seconds": round(took, 1),
@@ -147,7 +151,8 @@ def main() -> None:
         "memory_growth_mib_last_third": round(growth, 1),
     }
     print(json.dumps(result, indent=1))
-    save("serve", result)
+    if not options.no_save:
+        save("serve", result)
 
 
 if __name__ == "__main__":
