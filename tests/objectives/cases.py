@@ -23,7 +23,8 @@ class Case:
     stopped: from the inputs to the same objective with its stopped quantities held at the values
     of this case; for objectives that hold part of their own input constant, whose gradient is then
     compared with this one's.
-    units: what `mean` is taken over.   all_masked: 0 with gradient 0, or a clear error.
+    units: what `mean` is taken over.   all_masked: 0 with gradient 0, a clear error, or the
+    term of the noise, which no mask covers.
     no_reduction: the objective has no `reduction` argument.
     rows: False where the order of rows matters.
     """
@@ -36,7 +37,7 @@ class Case:
     options: Mapping[str, Any] = field(default_factory=dict)
     stopped: Callable[..., Tensor] | None = None
     units: Literal["rows", "tokens"] = "rows"
-    all_masked: Literal["zero", "error"] = "zero"
+    all_masked: Literal["zero", "error", "noise"] = "zero"
     no_reduction: bool = False
     rows: bool = True
 

@@ -23,11 +23,12 @@ from tests.objectives.cases import B, Case, T, logps, normal, ragged_mask
 
 # Public, but no objectives: types, log-probs, weights; each has a test that names it.
 PLAIN = {
-    "DiceLoss", "Objective", "SequenceLogps", "SequenceValueHead", "Subspace", "TokenLogps",
-    "TverskyLoss", "advantage", "advantage_priority_weights", "contrastive_estimation",
-    "critical_token_by_rollout", "critical_token_scores", "fit_value_head", "grpo_advantages",
-    "head_gradient_inner", "importance_ratio", "kto_baseline", "length_scaled_reward",
-    "likelihood_displacement", "linear_logps", "npo_weight", "nsr_advantages", "objectives",
+    "DiceLoss", "EnergyModel", "MecoState", "NoiseDistribution", "Objective", "Partition",
+    "SequenceLogps", "SequenceValueHead", "Subspace", "TokenLogps", "TverskyLoss", "advantage",
+    "advantage_priority_weights", "contrastive_estimation", "critical_token_by_rollout",
+    "critical_token_scores", "fit_value_head", "grpo_advantages", "head_gradient_inner",
+    "importance_ratio", "kto_baseline", "length_scaled_reward", "likelihood_displacement",
+    "linear_logps", "log_partition_is", "npo_weight", "nsr_advantages", "objectives",
     "positive_subspace", "projection_residual", "residual_token_weights", "resrl_advantages",
     "select_negatives_top_p", "sequence_logps", "token_logps",
 }  # fmt: skip
@@ -109,6 +110,19 @@ def probabilities(function: Callable[..., Tensor], **options: object) -> Case:
     )  # fmt: skip
 
 
+def energies(function: Callable[..., Tensor], **options: object) -> Case:
+    """(B,) data, and noise of which nothing is masked."""
+    noise, log_q = normal(2, B), normal(3, B)
+    given = {"noise_log_q": log_q}
+    if function is objectives.nce_loss:
+        given["log_q"] = normal(4, B)
+    return Case(
+        function, {"log_p0": normal(1, B), "noise_log_p0": noise}, given,
+        masks={"mask": torch.tensor([1, 1, 0, 1, 1])}, covers={"mask": ("log_p0",)},
+        options=options, no_reduction=True, all_masked="noise",
+    )  # fmt: skip
+
+
 def clipped(**options: object) -> Case:
     logp = logps(1)
     return Case(
@@ -167,6 +181,9 @@ def pairs(function: Callable[..., Tensor], *covered: str, **options: object) -> 
 
 # name of the objective, then of the variant after a colon
 CASES: dict[str, Callable[[], Case]] = {
+    "meco_loss": lambda: energies(objectives.meco_loss, gamma=1.0),
+    "nce_loss": lambda: energies(objectives.nce_loss, nu=2.0),
+    "snl_loss": lambda: energies(objectives.snl_loss, log_z=0.3),
     "dice_loss": lambda: probabilities(objectives.dice_loss),
     "dice_loss:set": lambda: replace(
         probabilities(objectives.dice_loss, set_level=True), no_reduction=True
@@ -309,6 +326,11 @@ def test_nothing_valid(case: Case) -> None:
                 case(**nothing, **how)
             continue
         loss, slopes = gradients(case, **nothing, **how)
+        if case.all_masked == "noise":
+            masked = [slopes[name] for names in case.covers.values() for name in names]
+            assert loss.isfinite().all()
+            assert all((g == 0).all() for g in masked)
+            continue
         assert (loss == 0).all()
         assert all((g == 0).all() for g in slopes.values())
 

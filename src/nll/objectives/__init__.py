@@ -68,12 +68,26 @@ from nll.objectives._unlearning import (
     simnpo_loss,
     wga_loss,
 )
+from nll.objectives._unnormalised import (
+    EnergyModel,
+    MecoState,
+    NoiseDistribution,
+    Partition,
+    log_partition_is,
+    meco_loss,
+    nce_loss,
+    snl_loss,
+)
 from nll.objectives._value_head import SequenceValueHead, fit_value_head
 from nll.objectives._weighted import weighted_unlearning_loss
 
 __all__ = [
     "DiceLoss",
+    "EnergyModel",
+    "MecoState",
+    "NoiseDistribution",
     "Objective",
+    "Partition",
     "SequenceLogps",
     "SequenceValueHead",
     "Subspace",
@@ -104,7 +118,10 @@ __all__ = [
     "length_scaled_reward",
     "likelihood_displacement",
     "linear_logps",
+    "log_partition_is",
+    "meco_loss",
     "meow_loss",
+    "nce_loss",
     "nll_loss",
     "npo_loss",
     "npo_weight",
@@ -123,6 +140,7 @@ __all__ = [
     "self_adjusting_dice_loss",
     "sequence_logps",
     "simnpo_loss",
+    "snl_loss",
     "token_logps",
     "tversky_loss",
     "weighted_bc_loss",
