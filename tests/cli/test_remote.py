@@ -179,7 +179,7 @@ def test_reliability_20_the_key_is_written_nowhere(tmp_path) -> None:
     write(tmp_path, TEXTS[:60])
     said = ""
     env = {"NLL_API_KEY": SECRET, "OPENAI_LOG": "debug", "NLL_DEBUG": "1", "NLL_CONCURRENCY": "2"}
-    with FaultyServer(token=SECRET, delay=0.02, faults={TEXTS[3]: ["400"]}) as server:
+    with FaultyServer(token=SECRET, delay=0.02, faults={TEXTS[3]: ["400"] * 9}) as server:
         process = there(server.url, "cut.parquet", tmp_path, **env)
         wait_for(server, 40, process)
         process.kill()

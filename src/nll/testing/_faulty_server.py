@@ -6,6 +6,7 @@ import json
 import math
 import socket
 import struct
+import sys
 import threading
 import time
 from collections import Counter
@@ -71,8 +72,7 @@ class FaultyServer:
 
     def __enter__(self) -> FaultyServer:
         handler = type("Handler", (_Handler,), {"owner": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), handler)
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
         return self
 
@@ -190,6 +190,15 @@ def _best(row: Array, k: int) -> list[int]:
 def prompt_of(body: Mapping[str, Any]) -> str:
     """The prompt of a completion, or the last message of a chat."""
     return str(body["messages"][-1]["content"] if "messages" in body else body.get("prompt", ""))
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that goes away is no error here; anything else is told as usual."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
 
 
 class _Handler(BaseHTTPRequestHandler):
