@@ -166,7 +166,7 @@ def snl_loss(
     log_z: Tensor | float = 0.0,
     mask: Tensor | None = None,
 ) -> Tensor:
-    """Self-normalised likelihood: -mean log p0 + c + Z e^-c - 1 bounds the nll above; nats, minimised.
+    """Self-normalised likelihood: -mean log p0 + c + Z e^-c - 1, above the nll; nats, minimised.
 
     c = log_z is one learned number; the bound is tight at c = log Z, whose estimate, mean(p0 / q)
     over the noise, is unbiased here. Arguments as in `meco_loss`.
