@@ -32,7 +32,7 @@ BISECTED = 5
 CLOSES = {
     "dimension": "fewer decimals, noise, or no values at all hide it",
     "subspace": "noise, or values of the top few tokens only, hide it",
-    "full rows": "refuse a logit bias, or leave it out of reported values",
+    "full rows": "values of the top few tokens only, and no logit bias in them, close it",
     "single values": "refuse a logit bias; rounding and noise do not touch the choice it moves",
 }
 
