@@ -98,8 +98,7 @@ def _spectrum(name: str, report: LeakageReport) -> Markup:
     if hidden.dimension is not None:
         at |= {hidden.dimension - 1, hidden.dimension}
     points = " ".join(
-        f"{'M' if n == 0 else 'L'}{x(i + 1):.1f} {y(logs[i]):.1f}"
-        for n, i in enumerate(sorted(at))
+        f"{'M' if n == 0 else 'L'}{x(i + 1):.1f} {y(logs[i]):.1f}" for n, i in enumerate(sorted(at))
     )
     marks = [Markup('<path class="curve" d="{}"/>').format(points)]
     if hidden.dimension is not None:
