@@ -46,6 +46,7 @@ def truth(text: str, before: str = "") -> np.ndarray:
 def test_check_01_every_log_prob_is_the_tables(kind: str) -> None:
     with FaultyServer(**KINDS[kind]) as server:
         model = from_openai(server.url, retry=FAST)
+        assert isinstance(model, nll.models.LanguageModel)
         bos = "\x02" if kind == "with a bos" else ""
         pair = ("the question is ", "why?")
         *plain, completion = model.trace([*TEXTS, pair], fields=Fields(top_k=5))
@@ -53,6 +54,7 @@ def test_check_01_every_log_prob_is_the_tables(kind: str) -> None:
             expected = truth(text, bos)
             np.testing.assert_allclose(trace.logp, expected, atol=1e-6, rtol=1e-6)
             assert trace.text == text
+            assert (trace.provenance.bos is None) == (not bos)
             assert trace.spans.tolist() == [[i, i + 1] for i in range(len(text))]
             shifted = np.roll(trace.logp, 1)[2:] - expected[2:]
             assert len(text) < 4 or np.abs(shifted).max() > 1, "one late would be far off"
@@ -126,6 +128,20 @@ def test_a_server_that_only_writes_says_so_before_any_text() -> None:
         with pytest.raises(BadModel, match="gives log-probs only of what it writes itself"):
             model.trace(["a text"])
         assert not capabilities(model).texts
+
+
+@pytest.mark.parametrize("kind", [{}, {"completions": False}])
+def test_check_01_numbers_after_temperature_are_refused(kind: dict) -> None:
+    with FaultyServer(tempered=True, **kind) as server:
+        model = from_openai(server.url, retry=FAST)
+        assert len(list(model.generate(["x "], temperature=1.0, max_new_tokens=3))) == 1
+        with pytest.raises(BadModel, match="after temperature"):
+            list(model.generate(["x "], temperature=0.5, max_new_tokens=3))
+    with FaultyServer(**kind) as server:
+        model = from_openai(server.url, retry=FAST)
+        ((trace,),) = model.generate(["x "], temperature=0.5, max_new_tokens=3)
+        expected = truth(trace.scored_text, " ")
+        np.testing.assert_allclose(trace.completion.logp, expected, rtol=1e-6)
 
 
 def test_conversations_are_continued_by_chat() -> None:

@@ -17,7 +17,7 @@ from nll._errors import BadInput, BadModel, BadText
 from nll.models._capabilities import Capabilities
 from nll.models._fan import fan
 from nll.models._openai_client import Caller, check_url, home_url, key_for
-from nll.models._probe import probe
+from nll.models._probe import check_own, probe
 from nll.models._protocol import DEFAULT_FIELDS, LanguageModel, OnReject
 from nll.models._remote_payload import BadAnswer, read_chat, read_completion
 from nll.models._remote_trace import (
@@ -52,6 +52,18 @@ class ServedModel:
     def source(self) -> Source:
         """What the server gives, asked on first use with a few tokens; see `capabilities`."""
         return probe(self._caller, self.name)
+
+    @cached_property
+    def _own(self) -> bool:
+        return check_own(self._caller, self.name, self.source)
+
+    def _check_own(self) -> None:
+        """Raise BadModel when the numbers change with the temperature of drawing."""
+        if not self._own:
+            raise BadModel(
+                f"{self._where} reports log-probs of the distribution after temperature, which are "
+                "not the model's own; draw at temperature 1"
+            )
 
     @property
     def best_capabilities(self) -> Capabilities:
@@ -243,6 +255,8 @@ class ServedModel:
             text = Text.of(prompt)
             asked = list(text.messages) or (text.prompt or "") + text.text
         chat = self.source.how == "chat" or not isinstance(asked, str)
+        if options["temperature"] not in (0.0, 1.0):
+            self._check_own()
         echo = self.source.how == "echo" and not chat
         how = dataclasses.replace(
             self.provenance, kind="chat" if chat else "completion",

@@ -131,6 +131,25 @@ def _read_again(caller: Caller, model: str, where: str, source: Source) -> Sourc
     )
 
 
+def check_own(caller: Caller, model: str, source: Source) -> bool:
+    """Whether log-probs stay the model's own when an answer is drawn at another temperature."""
+
+    def first(temperature: float) -> dict[str, float]:
+        k = min(source.top_k, 5)
+        body: dict[str, Any] = {"model": model, "max_tokens": 1, "temperature": temperature}
+        if source.how == "chat":
+            body |= {"messages": [{"role": "user", "content": TEXT}], "logprobs": True}
+            answer = caller.chat({**body, "top_logprobs": k}, lambda p: read_chat(p)[0])
+        else:
+            body |= {"prompt": TEXT, "logprobs": k}
+            answer = caller.completion(body, lambda p: read_completion(p)[0])
+        return {c.string: c.logp for piece in answer.pieces[:1] for c in piece.top}
+
+    cold, warm = first(0.0), first(0.5)
+    both = cold.keys() & warm.keys()
+    return all(abs(cold[token] - warm[token]) <= TOLERANCE for token in both)
+
+
 def _compare(where: str, pieces: Sequence[Piece], wrote: Sequence[float]) -> None:
     read = [p.logp for p in pieces]
     new = len(wrote)

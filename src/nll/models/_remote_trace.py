@@ -101,6 +101,8 @@ def read_trace(
     whole = (text.prompt or "") + text.text
     found = align(whole, pieces)
     bos = pieces[found.first - 1].string if found.first else None
+    if bos is None and found.last and pieces[0].logp == pieces[0].logp:
+        bos = "(not told)"
     kind = "text" if text.prompt is None else "completion"
     provenance = dataclasses.replace(provenance, kind=kind, bos=bos)
     trace = _trace(whole, pieces[found.first : found.last], found.spans, fields, provenance)

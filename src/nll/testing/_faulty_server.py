@@ -11,7 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -39,7 +39,8 @@ class FaultyServer:
     answered rightly.   always: what goes wrong at every request.   Faults: see `FAULTS`.
     token: the key that it demands.   echo, prompt_logprobs, completions: whether it knows them.
     top: most alternatives it gives, more are refused.   reads_only: whether max_tokens=0 is fine.
-    ids: whether prompt_logprobs name tokens by id.   bos: whether a BOS stands before a text.
+    bos: whether a BOS stands before a text.   tempered: whether its log-probs are those of the
+    distribution after temperature.   delay: seconds before each answer.
     asked: the bodies it was sent, in order.   answered: how often each prompt was answered rightly.
     """
 
@@ -54,6 +55,7 @@ class FaultyServer:
     top: int = 50
     reads_only: bool = True
     bos: bool = False
+    tempered: bool = False
     delay: float = 0.0
     asked: list[dict[str, Any]] = field(default_factory=list)
     answered: Counter[str] = field(default_factory=Counter)
@@ -97,6 +99,12 @@ class FaultyServer:
         prompt = prompt_of(body)
         ids = characters(prompt)
         start = [1] if self.bos else []
+        heat = float(body.get("temperature", 1.0))
+        if self.tempered and heat not in (0.0, 1.0):
+            hot = self.table / heat
+            hot = hot - np.log(np.exp(hot).sum(-1, keepdims=True))
+            cold = {"temperature": 1.0, "logprobs": body.get("logprobs")}
+            return replace(self, table=hot, tempered=False).answer({**body, **cold}, chat)
         n, asked = int(body.get("n") or 1), body.get("max_tokens")
         limit = 16 if asked is None else int(asked)
         draw = np.random.default_rng(body.get("seed"))
