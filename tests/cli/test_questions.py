@@ -221,3 +221,16 @@ def test_wrong_uses_are_one_line(nll_real, labelled, args, told) -> None:
     assert (ran.code, ran.out) == (2, "")
     assert ran.err.count("\n") == 1
     assert told in ran.err
+
+
+@pytest.mark.parametrize("command", ["uncertainty", "membership", "detect", "ood"])
+def test_help_shows_an_example_and_only_what_has_an_effect(nll_real, command) -> None:
+    ran = nll_real(command, "--help")
+    assert ran.code == 0
+    assert f"Example: nll {command} " in ran.out
+    shown = {option for option in ran.out.split() if option.startswith("--")}
+    assert {"--label", "--fit", "--fpr", "--reference", "--stride", "--bos"} <= shown
+    assert "--top-k" not in shown
+    assert ("--n-samples" in shown) == (command == "uncertainty")
+    assert ("--perturb" in shown) == (command == "detect")
+    assert ("--neighbours" in shown) == (command == "membership")

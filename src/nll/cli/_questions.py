@@ -16,6 +16,7 @@ from nll.cli._shared import (
     perturb_options,
     sampling_options,
     takes,
+    without,
 )
 from nll.cli._terminal import plain, progress, say
 
@@ -25,9 +26,11 @@ if TYPE_CHECKING:
     from nll.runs import Ask, Columns, GatherOptions, ModelOptions
 
 _ANSWER_WIDTH = 40
+# Their scores are chosen here, so nobody could ask for the alternatives.
+_MODEL = without(model_options, "top_k")
 
 
-@takes(columns=columns, options=model_options, more=sampling_options, given=ask_options)
+@takes(columns=columns, options=_MODEL, more=sampling_options, given=ask_options)
 def uncertainty(
     inputs: o.Inputs,
     *,
@@ -53,7 +56,7 @@ def uncertainty(
     return _ask("uncertainty", inputs, out, columns, options, more, given, fail_on_error)
 
 
-@takes(columns=columns, options=model_options, more=neighbour_options, given=ask_options)
+@takes(columns=columns, options=_MODEL, more=neighbour_options, given=ask_options)
 def membership(
     inputs: o.Inputs,
     *,
@@ -74,7 +77,7 @@ def membership(
     return _ask("membership", inputs, out, columns, options, more, given, fail_on_error)
 
 
-@takes(columns=columns, options=model_options, more=perturb_options, given=ask_options)
+@takes(columns=columns, options=_MODEL, more=perturb_options, given=ask_options)
 def detect(
     inputs: o.Inputs,
     *,
@@ -95,7 +98,7 @@ def detect(
     return _ask("detect", inputs, out, columns, options, more, given, fail_on_error)
 
 
-@takes(columns=columns, options=model_options, given=ask_options)
+@takes(columns=columns, options=_MODEL, given=ask_options)
 def ood(
     inputs: o.Inputs,
     *,

@@ -46,6 +46,19 @@ def takes(**groups: Callable[..., Any]) -> Callable[[Command], Command]:
     return attach
 
 
+def without(group: Callable[..., Any], *names: str) -> Callable[..., Any]:
+    """The group without some of its options, which keep their defaults."""
+
+    @functools.wraps(group)
+    def fewer(**given: Any) -> Any:
+        return group(**given)
+
+    kept = [p for p in _parameters(group) if p.name not in names]
+    fewer.__signature__ = inspect.Signature(kept)  # type: ignore[attr-defined]
+    fewer.__annotations__ = {p.name: p.annotation for p in kept}
+    return fewer
+
+
 @functools.cache
 def _parameters(function: Callable[..., Any]) -> tuple[inspect.Parameter, ...]:
     """Its parameters with their annotations as objects."""
