@@ -67,6 +67,7 @@ def generate(name: str) -> str:
         "checks": checks,
         "evidence": evidence,
         "benchmarks": benchmarks,
+        "parity": parity,
     }
     return parts[name]()
 
@@ -88,6 +89,26 @@ def benchmarks() -> str:
         out += [f"### {path.stem}", "", shown, "", "| figure | value |", "| --- | --- |"]
         out += [f"| {name} | {value} |" for name, value in _figures(held)] + [""]
     return "\n".join(out)
+
+
+def parity() -> str:
+    """How far each source is from the local model in float32, as tests/models measured it."""
+    kept = json.loads((ROOT / "docs" / "parity.json").read_text(encoding="utf-8"))
+    lines = [
+        "A model on a CPU against itself in this process in float32: |difference| of log p per "
+        "token, nats. The tests measure it again (`tests/models/test_parity_table.py`) and fail "
+        "above the tolerance.",
+        "",
+        "| model | source | texts | tokens | mean | max | tolerance | does not tell |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for held in kept.values():
+        for name, r in held["rows"].items():
+            numbers = " | ".join(f"{r[k]:.2g}" for k in ("mean", "largest", "tolerance"))
+            counts = f"{r['texts']} | {r['tokens']}"
+            absent = ", ".join(r["absent"]) or "-"
+            lines.append(f"| {held['model']} | {name} | {counts} | {numbers} | {absent} |")
+    return "\n".join(lines)
 
 
 def _figures(held: dict[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
