@@ -41,7 +41,7 @@ ARROWS: dict[str, set[str]] = {
     "testing": LOW | {"_declare", "kernels", "models"},
     "nn": {"_errors"},
     "objectives": {"_errors"},
-    "training": LOW | {"models", "scores"},
+    "training": LOW | {"models", "objectives", "scores"},
 }
 FACES = {"cli", "web", "serve", "__main__"}
 HEAVY = {"torch", "transformers", "gguf", "accelerate", "safetensors"}

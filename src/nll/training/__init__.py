@@ -1,8 +1,54 @@
-"""Thin trainers: change what a model finds likely."""
+"""Thin trainers on transformers: change what a model finds likely."""
 
 from __future__ import annotations
 
-from nll.training._finetune import finetune_causal
-from nll.training._nas_align import AlignedHead, Alignment, nas_align
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["AlignedHead", "Alignment", "finetune_causal", "nas_align"]
+# Lazy, because the trainers import transformers.Trainer, which takes seconds.
+_HOME = {
+    "AlignedHead": "_nas_align",
+    "Alignment": "_nas_align",
+    "FinetuneTrainer": "_learn",
+    "GroupRLTrainer": "_group",
+    "LikelihoodTrainer": "_trainer",
+    "OfflineRLTrainer": "_learn",
+    "PreferenceTrainer": "_preference",
+    "UnlearnTrainer": "_unlearn",
+    "finetune_causal": "_finetune",
+    "nas_align": "_nas_align",
+}
+
+__all__ = [
+    "AlignedHead",
+    "Alignment",
+    "FinetuneTrainer",
+    "GroupRLTrainer",
+    "LikelihoodTrainer",
+    "OfflineRLTrainer",
+    "PreferenceTrainer",
+    "UnlearnTrainer",
+    "finetune_causal",
+    "nas_align",
+]
+
+if TYPE_CHECKING:
+    from nll.training._finetune import finetune_causal
+    from nll.training._group import GroupRLTrainer
+    from nll.training._learn import FinetuneTrainer, OfflineRLTrainer
+    from nll.training._nas_align import AlignedHead, Alignment, nas_align
+    from nll.training._preference import PreferenceTrainer
+    from nll.training._trainer import LikelihoodTrainer
+    from nll.training._unlearn import UnlearnTrainer
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'nll.training' has no attribute '{name}'")
+    value = getattr(import_module(f"nll.training.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

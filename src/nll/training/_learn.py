@@ -1,0 +1,154 @@
+"""Learning from given texts: plain, or weighed by rewards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from nll import objectives
+from nll._errors import BadInput
+from nll.training._rows import Row, checked, encoded
+from nll.training._trainer import LikelihoodTrainer, Term
+
+OFFLINE = ("wbc", "r_gold", "r_lol", "a_lol", "a_lol_ref_free", "a_lol_seq", "a_lol_kl")
+SAMPLERS = ("priority", "random")
+
+
+class FinetuneTrainer(LikelihoodTrainer):
+    """Mean nll of all tokens of the batch: `text`, or `prompt` and `completion`, or `messages`.
+
+    Arguments as in LikelihoodTrainer.
+    """
+
+    def prepared(self, rows: Iterable[Row]) -> list[dict[str, Any]]:
+        """Examples; only completions and last answers are learned where there are any."""
+        held = checked(rows, (), "fine-tuning")
+        return encoded(held, self._example)
+
+    def _example(self, row: dict[str, Any]) -> Any:
+        if row.get("completion") is not None:
+            return self.encoder.example(row.get("prompt") or "", row["completion"])
+        for name in ("messages", "text"):
+            if row.get(name) is not None:
+                return self.encoder.text(row[name])
+        raise BadInput("a row has neither text, nor prompt and completion, nor messages")
+
+    def collated(self, examples: Sequence[Any]) -> dict[str, Any]:
+        """The role `text`."""
+        return {"text": self.pad(examples)}
+
+    def terms(self, model: Any, batch: Mapping[str, Any]) -> list[Term]:
+        """The mean nll of a token."""
+        own = self.logps(model, batch["text"])
+        return [Term(objectives.nll_loss(own.logp, own.mask, reduction="sum"), "text tokens")]
+
+
+class OfflineRLTrainer(LikelihoodTrainer):
+    """Given answers, each weighed by its reward or its advantage over the reference.
+
+    train_dataset: `prompt`, `completion`, `reward`, and for the a_lol family `value`, what the
+    reference gains on that prompt on average (`nll.objectives.fit_value_head`, or the mean reward
+    of some of its answers).   objective: wbc, r_gold, r_lol, a_lol, a_lol_ref_free, a_lol_seq or
+    a_lol_kl.   clip: of the importance ratios; kl_beta: of a_lol_kl; floor: of r_gold.
+    sampler: `priority` draws rows in proportion to their advantage, `random` uniformly among those
+    with one above 0, None takes all rows in turn. Rows without an advantage are dropped with
+    either, and how many is said in `dropped`.
+    References: Baheti et al. 2023, arXiv 2305.14718.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        args: Any = None,
+        *,
+        objective: str = "a_lol",
+        clip: float | None = 0.9,
+        kl_beta: float = 0.0,
+        floor: float = 0.1,
+        sampler: str | None = None,
+        **more: Any,
+    ):
+        if objective not in OFFLINE:
+            raise BadInput(f"objective must be one of {', '.join(OFFLINE)}, not {objective!r}")
+        if sampler is not None and sampler not in SAMPLERS:
+            raise BadInput(f"sampler must be priority, random or None, not {sampler!r}")
+        if kl_beta and objective != "a_lol_kl":
+            raise BadInput(f"kl_beta goes with a_lol_kl, not {objective}")
+        self.with_value = objective.startswith("a_lol")
+        if sampler and not self.with_value:
+            raise BadInput(f"a sampler draws by advantage, which {objective} does not have")
+        self.objective, self.clip, self.kl_beta = objective, clip, kl_beta
+        self.floor, self.sampler = floor, sampler
+        self.dropped = 0
+        self.needs_reference = objective in ("r_lol", "a_lol", "a_lol_seq", "a_lol_kl")
+        super().__init__(model, args, **more)
+
+    def prepared(self, rows: Iterable[Row]) -> list[dict[str, Any]]:
+        """Examples with reward and value; without those of no advantage where a sampler draws."""
+        columns = ("prompt", "completion", "reward", *(["value"] if self.with_value else []))
+        held = checked(rows, columns, self.objective)
+        if self.sampler:
+            kept = [r for r in held if float(r["reward"]) > float(r["value"])]
+            self.dropped = len(held) - len(kept)
+            if not kept:
+                raise BadInput("no row has a reward above its value, so none can be learned")
+            held = kept
+        numbers = ("reward", "value") if self.with_value else ("reward",)
+
+        def make(row: dict[str, Any]) -> dict[str, Any]:
+            found: dict[str, Any] = dict(self.encoder.example(row["prompt"], row["completion"]))
+            return found | {name: float(row[name]) for name in numbers}
+
+        return encoded(held, make)
+
+    def has_reference(self, examples: Any) -> bool:
+        """The ratios are those of tokens or sums under the same mask; no column brings them."""
+        return examples is None
+
+    def collated(self, examples: Sequence[Any]) -> dict[str, Any]:
+        """The role `answer`."""
+        part = self.pad(examples)
+        for name in ("reward", "value"):
+            if name in examples[0]:
+                part[name] = torch.tensor([e[name] for e in examples])
+        return {"answer": part}
+
+    def terms(self, model: Any, batch: Mapping[str, Any]) -> list[Term]:
+        """The weighed nll."""
+        part = batch["answer"]
+        own = self.logps(model, part)
+        reward = part["reward"]
+        given: dict[str, Any] = {"mask": own.mask, "reduction": "sum"}
+        if self.objective == "wbc":
+            loss = objectives.weighted_bc_loss(own.logp, reward, **given)
+        elif self.objective == "r_gold":
+            loss = objectives.reward_gold_loss(own.logp, reward, floor=self.floor, **given)
+        else:
+            ref = own.logp.detach() if self.reference is None else self.reference(part)
+            if self.objective == "r_lol":
+                loss = objectives.r_lol_loss(own.logp, ref, reward, clip=self.clip, **given)
+            else:
+                # By priority the drawing is the weight.
+                drawn = self.sampler == "priority"
+                value = reward - 1 if drawn else part["value"]
+                loss = objectives.a_lol_loss(
+                    own.logp, ref, reward, value, variant=_variant(self.objective), clip=self.clip,
+                    kl_beta=self.kl_beta, **given,
+                )  # fmt: skip
+        return [Term(loss, "answer rows")]
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        rows = self.train_dataset if train_dataset is None else train_dataset
+        if self.sampler != "priority":
+            return super()._get_train_sampler(rows)
+        gains = [row["reward"] - row["value"] for row in rows]
+        chance = torch.Generator().manual_seed(self.args.data_seed or self.args.seed)
+        return torch.utils.data.WeightedRandomSampler(
+            objectives.advantage_priority_weights(gains).tolist(), len(gains), generator=chance
+        )
+
+
+def _variant(objective: str) -> Any:
+    return objective.removeprefix("a_lol_") if objective != "a_lol" else "a_lol"
