@@ -51,7 +51,11 @@ def both(data: dict[str, Any], frozen: tuple[str, ...] = (), **options: Any) -> 
             n: data[n].clone().requires_grad_(n not in frozen)
             for n in ("hidden", "weight", "bias") if n != "bias" or options.get("bias")
         }  # fmt: skip
-        rest = {n: v for n, v in options.items() if n != "bias" and (fused or n != "tile")}
+        rest = {
+            n: v
+            for n, v in options.items()
+            if n != "bias" and (fused or n not in ("tile", "kept_bytes"))
+        }
         arguments = {**tensors, "labels": data["labels"], "mask": data["mask"], **rest}
         logp = linear_logps(**arguments).logp if fused else plain(**arguments)
         upstream = torch.linspace(-1, 1, logp.numel(), dtype=logp.dtype).reshape(logp.shape)
@@ -68,16 +72,17 @@ def both(data: dict[str, Any], frozen: tuple[str, ...] = (), **options: Any) -> 
 def test_equals_the_plain_way(
     head: dict[str, Any], tile: tuple[int, int] | None, frozen: tuple[str, ...]
 ) -> None:
-    ours, theirs = both(batch(torch.float64), frozen, tile=tile, **head)
-    for name in theirs:
-        assert torch.allclose(ours[name], theirs[name], rtol=1e-11, atol=1e-12), name
+    for kept in (0, 3 * 11 * 8, None):
+        ours, theirs = both(batch(torch.float64), frozen, tile=tile, kept_bytes=kept, **head)
+        for name in theirs:
+            assert torch.allclose(ours[name], theirs[name], rtol=1e-11, atol=1e-12), (name, kept)
 
 
 def test_exact_at_a_real_size() -> None:
-    for frozen in ((), ("weight",)):
+    for frozen, kept in (((), 0), ((), 10 << 20), (("weight",), 0)):
         data = batch(torch.float32, B=3, T=500, d=32, V=5000)
         data["weight"] *= 0.5
-        ours, theirs = both(data, frozen)
+        ours, theirs = both(data, frozen, kept_bytes=kept)
         for name in theirs:
             scale = theirs[name].abs().max()
             assert (ours[name] - theirs[name]).abs().max() <= 1e-5 * max(1, scale), name
@@ -93,7 +98,7 @@ def test_gradient_against_finite_differences(head: dict[str, Any], frozen: bool)
 
     def loss(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return linear_logps(hidden, weight, data["labels"], data["mask"], bias=bias,
-                            tile=(3, 4), **rest).logp  # fmt: skip
+                            tile=(3, 4), kept_bytes=3 * 11 * 8, **rest).logp  # fmt: skip
 
     assert torch.autograd.gradcheck(loss, (data["hidden"].requires_grad_(), data["weight"], bias))
 
@@ -133,9 +138,10 @@ def test_forbidden_tokens() -> None:
     data = batch(torch.float64, V=9)
     data["bias"][:4] = -math.inf
     data["labels"] = data["labels"].clamp(min=4)
-    ours, theirs = both(data, ("bias",), bias=True, tile=(3, 2))
-    for name in ours:
-        assert torch.allclose(ours[name], theirs[name], rtol=1e-11, atol=1e-12), name
+    for kept in (0, 4 * 9 * 8):
+        ours, theirs = both(data, ("bias",), bias=True, tile=(3, 2), kept_bytes=kept)
+        for name in ours:
+            assert torch.allclose(ours[name], theirs[name], rtol=1e-11, atol=1e-12), name
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e4])
@@ -147,10 +153,13 @@ def test_extreme_logits(scale: float) -> None:
 
 
 @pytest.mark.parametrize("frozen", [(), ("weight",)])
-def test_half_precision_is_no_worse_than_the_plain_way(frozen: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("kept", [0, 9 * 300 * 4, None])
+def test_half_precision_is_no_worse_than_the_plain_way(
+    frozen: tuple[str, ...], kept: int | None
+) -> None:
     data = batch(torch.bfloat16, T=40, d=16, V=300)
     exact = both({n: v.double() if v.is_floating_point() else v for n, v in data.items()}, frozen)
-    ours, theirs = both(data, frozen)
+    ours, theirs = both(data, frozen, kept_bytes=kept)
     assert ours["logp"].dtype == torch.float32
     for name in ours:
         own, other = ((x[name].double() - exact[1][name]).abs().max() for x in (ours, theirs))
@@ -185,13 +194,24 @@ def test_no_tensor_wider_than_a_tile() -> None:
         hidden = normal(0, N, d).requires_grad_()
         weight = normal(1, V, d).requires_grad_(not frozen)
         with Watch():
-            logp = linear_logps(hidden, weight, labels, shift=False, tile=(32, 128)).logp
+            logp = linear_logps(
+                hidden, weight, labels, shift=False, tile=(32, 128), kept_bytes=16 * V * 8
+            ).logp
             logp.sum().backward()
         assert max(sizes) <= max(16 * 32 * 128, V * d) < N * V
         with Watch():
             plain(hidden, weight, labels, labels >= 0, shift=False).sum().backward()
         assert max(sizes) == N * V
         sizes.clear()
+
+
+def test_a_second_backward_pass_finds_the_same() -> None:
+    data = batch(torch.float64)
+    hidden, weight = data["hidden"].requires_grad_(), data["weight"].requires_grad_()
+    logp = linear_logps(hidden, weight, data["labels"], kept_bytes=3 * 11 * 8).logp.sum()
+    first = torch.autograd.grad(logp, (hidden, weight), retain_graph=True)
+    second = torch.autograd.grad(logp, (hidden, weight))
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
 @pytest.mark.parametrize(

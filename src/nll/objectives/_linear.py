@@ -16,6 +16,8 @@ from nll.objectives._logps import TokenLogps, align_labels, check_labels
 # a GPU needs larger products to be busy.
 _CPU_TILE = (1024, 1024)
 _GPU_TILE = (4096, 16384)
+# Computing all logits anew costs a third of the products; what fits here is kept instead.
+_CPU_KEPT = 384 << 20
 _LOW = (torch.float16, torch.bfloat16)
 
 
@@ -68,6 +70,7 @@ def linear_logps(
     shift: bool = True,
     ignore_index: int = -100,
     tile: tuple[int, int] | None = None,
+    kept_bytes: int | None = None,
 ) -> TokenLogps:
     """`token_logps(hidden @ weight.T + bias, labels, mask)` without ever holding the logits.
 
@@ -75,10 +78,12 @@ def linear_logps(
     one dtype.   labels, mask, shift, ignore_index: as in `token_logps`; rows that do not count are
     neither computed nor able to spoil anything.   scale, softcap: z * scale, then
     cap tanh(z / cap).   tile: (rows, columns) of logits that exist at one time.
-    Gradients reach hidden, weight and bias; the logits are computed once more for them, except
-    where the weight is frozen (adapters): then the hidden states' gradient is taken with the
-    values. Half precision multiplies in that precision and sums in float32.
-    There is no second derivative.
+    kept_bytes: how much of the softmax one block may keep for the backward pass (default: 384 MiB
+    on a CPU, else 0).
+    Gradients reach hidden, weight and bias; the logits beyond that block are computed once more
+    for them, except where the weight is frozen (adapters): then the hidden states' gradient is
+    taken with the values and nothing is kept. Half precision multiplies in that precision and
+    sums in float32. There is no second derivative.
     Raises BadInput when shapes or dtypes disagree or an id is outside the vocabulary.
     """
     _check(hidden, weight, labels, bias, softcap, tile)
@@ -93,7 +98,7 @@ def linear_logps(
         bias = None if bias is None else bias.to(dtype)
     with torch.autocast(kind, enabled=False):
         found: Tensor = _LinearLogps.apply(  # type: ignore[no-untyped-call]
-            rows, weight, bias, target[keep], scale, softcap, tile
+            rows, weight, bias, target[keep], scale, softcap, tile, kept_bytes
         )
     out = torch.zeros(keep.shape, dtype=found.dtype, device=found.device)
     return TokenLogps(out.masked_scatter(keep, found), keep)
@@ -137,7 +142,7 @@ class _LinearLogps(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor,
-        scale: float, softcap: float | None, tile: tuple[int, int] | None,
+        scale: float, softcap: float | None, tile: tuple[int, int] | None, kept: int | None,
     ) -> Tensor:  # fmt: skip
         head = _Head(weight, bias, scale, softcap)
         tile = tile or (_CPU_TILE if rows.device.type == "cpu" else _GPU_TILE)
@@ -148,8 +153,12 @@ class _LinearLogps(torch.autograd.Function):
             logp, slope = _with_slope(rows, head, target, tile)
             ctx.save_for_backward(slope)
         else:
-            logp, lse = _forward(rows, head, target, tile)
-            ctx.save_for_backward(rows, weight, bias, target, lse)
+            # a soft cap's slope needs the logits themselves
+            n = 0 if softcap is not None or not any(needs) else _kept_rows(rows, head, kept)
+            first, probs = _kept(rows[:n], head, target[:n], tile)
+            rest, lse = _forward(rows[n:], head, target[n:], tile)
+            ctx.save_for_backward(rows, weight, bias, target, lse, probs)
+            logp = torch.cat([first, rest])
         return logp
 
     @staticmethod
@@ -157,11 +166,13 @@ class _LinearLogps(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         if ctx.frozen:
             (slope,) = ctx.saved_tensors
-            return (slope * upstream[:, None]).to(slope.dtype), *(None,) * 6
-        rows, weight, bias, target, lse = ctx.saved_tensors
+            return (slope * upstream[:, None]).to(slope.dtype), *(None,) * 7
+        rows, weight, bias, target, lse, probs = ctx.saved_tensors
         head = _Head(weight, bias, *ctx.head_options)
-        found = _backward(rows, head, target, lse, upstream, ctx.tile, ctx.needs_input_grad[:3])
-        return *found, *(None,) * 4
+        found = _backward(
+            rows, head, target, lse, probs, upstream, ctx.tile, ctx.needs_input_grad[:3]
+        )
+        return *found, *(None,) * 5
 
 
 def _forward(
@@ -186,8 +197,32 @@ def _forward(
     return hit - lse, lse
 
 
+def _kept_rows(rows: Tensor, head: _Head, kept: int | None) -> int:
+    if kept is None:
+        kept = _CPU_KEPT if rows.device.type == "cpu" else 0
+    return min(len(rows), kept // (max(4, rows.element_size()) * len(head.weight)))
+
+
+def _kept(
+    rows: Tensor, head: _Head, target: Tensor, tile: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
+    """(n,) log-probs and (n, V) the whole softmax."""
+    dtype = torch.float32 if rows.dtype in _LOW else rows.dtype
+    probs = torch.empty(len(rows), len(head.weight), dtype=dtype, device=rows.device)
+    logp = torch.empty(len(rows), dtype=dtype, device=rows.device)
+    for part in _cuts(len(rows), tile[0]):
+        own = probs[part]
+        z = head.logits(rows[part], slice(0, len(head.weight)), own.view(-1))
+        top = z.amax(-1)
+        hit = z.gather(1, target[part, None]).squeeze(1) - top
+        total = torch.exp(z.sub_(top[:, None]), out=own).sum(-1)
+        own.div_(total[:, None])
+        logp[part] = hit - total.log()
+    return logp, probs
+
+
 def _backward(
-    rows: Tensor, head: _Head, target: Tensor, lse: Tensor, upstream: Tensor,
+    rows: Tensor, head: _Head, target: Tensor, lse: Tensor, probs: Tensor, upstream: Tensor,
     tile: tuple[int, int], needs: tuple[bool, bool, bool],
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:  # fmt: skip
     """Gradients of rows, weight and bias; d logp / d z = onehot - softmax(z).
@@ -196,16 +231,27 @@ def _backward(
     """
     factor = (-head.scale * upstream)[:, None].to(lse.dtype)
     scaled = (rows * factor).to(rows.dtype)
-    room = head.room(rows, tile[1], tile[0])
     d_rows = torch.zeros_like(rows, dtype=lse.dtype) if needs[0] else None
     d_weight = torch.zeros_like(head.weight, dtype=lse.dtype) if needs[1] else None
     d_bias = torch.zeros_like(head.weight[:, 0], dtype=lse.dtype) if needs[2] else None
-    for part in _cuts(len(rows), tile[0]):
+    n = len(probs)
+    low = probs.to(rows.dtype)
+    if d_rows is not None:
+        d_rows[:n] = low @ head.weight - head.weight[target[:n]]
+    if d_weight is not None:
+        _add_product(d_weight, low.T, scaled[:n])
+        d_weight.index_add_(0, target[:n], scaled[:n].to(lse.dtype), alpha=-1)
+    if d_bias is not None:
+        d_bias += (probs.T @ factor[:n]).squeeze(-1)
+        d_bias.index_add_(0, target[:n], factor[:n, 0], alpha=-1)
+    room = head.room(rows, tile[1], tile[0])
+    for at_rest in _cuts(len(rows) - n, tile[0]):
+        part = slice(n + at_rest.start, n + at_rest.stop)
         for columns in _cuts(len(head.weight), tile[1]):
             z = head.logits(rows[part], columns, room)
             slope = head.slope(z)
             here, at = _labels_in(target[part], columns)
-            z.sub_(lse[part, None]).exp_()
+            z.sub_(lse[at_rest, None]).exp_()
             z[here, at] -= 1
             if slope is not None:
                 z.mul_(slope)
