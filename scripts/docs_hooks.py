@@ -45,6 +45,7 @@ CHECKS = {
     19: "servers that fail or lie",
     20: "secrets",
     21: "safe loading",
+    22: "limits, token and refusals of the server",
     23: "hostile texts in reports",
     24: "memory",
     25: "package",
