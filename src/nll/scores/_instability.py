@@ -158,7 +158,7 @@ def _signal(trace: Trace, k: int | None, lam: float) -> Array:
         raise BadInput(f"k is how many candidates to look at, 1 or more, not {k}")
     if not (math.isfinite(lam) and lam >= 0):
         raise BadInput(f"lam must be finite and 0 or more, not {lam}")
-    ids, logp = trace.values("top_ids").astype(np.int64), trace.values("top_logp")
+    ids, logp = trace.values("top_ids").astype(np.int32), trace.values("top_logp")
     if not len(ids):
         return np.zeros(0)
     ids, p = _distributions(ids, logp, k)
@@ -186,7 +186,7 @@ def _shared(ids: Array, p: Array) -> tuple[Array, Array]:
         row, later, before = same // (k * k), same // k % k, same % k
         x, y = p[1:][row, later] / 2, p[:-1][row, before] / 2
         return row, _plogp(x + y) - _plogp(x) - _plogp(y)
-    order = np.argsort(ids, axis=1)
+    order, ids = np.argsort(ids, axis=1), ids.astype(np.int64)
     ids, p = np.take_along_axis(ids, order, 1), np.take_along_axis(p, order, 1)
     base = np.arange(len(ids) - 1)[:, None] * (int(ids.max()) + 2) + 1
     keys, wanted = (ids[:-1] + base).ravel(), (ids[1:] + base).ravel()
@@ -216,7 +216,8 @@ def _distributions(ids: Array, logp: Array, k: int | None) -> tuple[Array, Array
 
 def _plogp(p: Array) -> Array:
     """p ln p, where 0 ln 0 = 0."""
-    return np.where(p > 0, p * np.log(np.where(p > 0, p, 1.0)), 0.0)
+    out: Array = p * np.log(p, out=np.zeros_like(p), where=p > 0)
+    return out
 
 
 def _checked(window: int) -> int:

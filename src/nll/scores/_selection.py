@@ -136,18 +136,31 @@ def step_parts(trace: Trace, spans: Spans, skip: int = 1) -> StepParts:
     if skip < 1:
         raise BadInput(f"skip is the number of head tokens of a step, 1 or more, not {skip}")
     logp = np.where(trace.scored, trace.logp, np.nan).astype(np.float64)
-    chosen = [logp[a:b] for a, b in steps]
-    heads = np.concatenate([x[:skip] for x in chosen]) if chosen else np.empty(0)
-    rest = np.concatenate([x[skip:] for x in chosen]) if chosen else np.empty(0)
-    n = heads.size + rest.size
+    sizes = steps[:, 1] - steps[:, 0]
+    n = int(sizes.sum())
+    place = np.arange(n) - np.repeat(np.cumsum(sizes) - sizes, sizes)  # within its step
+    chosen = logp[np.repeat(steps[:, 0], sizes) + place]
+    head = place < skip
     return StepParts(
-        all_mean=mean(_held(np.concatenate([heads, rest]))),
-        first=mean(_held(heads)),
-        other=mean(_held(rest)),
-        share=heads.size / n if n else Undefined("the document has no token"),
+        all_mean=mean(_held(chosen)),
+        first=mean(_held(chosen[head])),
+        other=mean(_held(chosen[~head])),
+        share=np.count_nonzero(head) / n if n else Undefined("the document has no token"),
         step_length=n / len(steps) if len(steps) else Undefined("the document has no step"),
-        step_means=np.array([float(mean(_held(x))) for x in chosen]),
+        step_means=_means(logp, steps),
     )
+
+
+def _means(logp: Array, steps: Array) -> Array:
+    """(S,) mean of what is known in each step; nan where nothing is."""
+    known = np.append(~np.isnan(logp), False)  # one more, so that a step may end at the end
+    edges = steps.ravel()
+    sums = np.add.reduceat(np.where(known, np.append(logp, 0.0), 0.0), edges)[::2]
+    counts = np.add.reduceat(known.astype(np.int64), edges)[::2]
+    out: Array = np.full(len(steps), np.nan)
+    np.divide(sums, counts, out=out, where=counts > 0)
+    out += 0.0  # no negative zeros
+    return out
 
 
 def _held(values: Array) -> Array:
