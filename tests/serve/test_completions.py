@@ -216,3 +216,28 @@ def test_only_the_served_names_are_models(server: Client) -> None:
         found = server.post("/v1/completions", {"model": name, "prompt": "a"})
         assert found.status == 404
         assert found.json["error"]["code"] == "model_not_found"
+
+
+def test_a_failure_in_the_middle_ends_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model breaks at the third token: an error event, not a connection that hangs."""
+    from nll.models._continue import Continued
+    from tests.serve.conftest import running
+
+    step, count = Continued.step, [0]
+
+    def breaking(self, tokens):
+        count[0] += 1
+        if count[0] == 3:
+            raise RuntimeError("planted failure")
+        step(self, tokens)
+
+    with running() as client:
+        monkeypatch.setattr(Continued, "step", breaking)
+        body = {"model": MODEL, "prompt": "a", "max_tokens": 9, "temperature": 0}
+        events = client.post("/v1/completions", {**body, "stream": True}).events
+        assert len(events) == 4
+        assert set(events[-1]["error"]) == {"message", "type", "param", "code"}
+        assert "planted" not in str(events)
+        count[0] = 0
+        assert client.post("/v1/completions", body).status == 500
+        assert client.post("/v1/completions", body).status == 200

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import secrets
 import threading
 import time
@@ -24,6 +25,8 @@ from nll.trace import Fields, Trace
 if TYPE_CHECKING:
     from nll.models._encode import Encoded
     from nll.models._engine import LocalModel
+
+_log = logging.getLogger("nll.serve")
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +146,9 @@ class Answers:
                 await served.results([job.future])
             except ApiError as error:
                 self._told.put_nowait(error)
+            except Exception:  # noqa: BLE001  told to the client without what went wrong
+                _log.exception("an answer failed")
+                self._told.put_nowait(ApiError(500, "the server failed on this request"))
             else:
                 # The steps were handed to this loop before the future was done.
                 self._told.put_nowait(Told(i, [len(a.tokens) for a in job.answers], done=True))

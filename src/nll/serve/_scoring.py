@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from nll._bundle import Bundle
@@ -128,8 +129,9 @@ async def bundles(
     return out
 
 
-def asked(specs: Sequence[str]) -> list[Request]:
-    """The scores that are meant; raises ApiError 400."""
+@lru_cache(256)
+def asked(specs: tuple[str, ...]) -> tuple[Request, ...]:
+    """The scores that are meant, kept since their check runs them all; raises ApiError 400."""
     from nll._table import score_schema
 
     try:
@@ -137,13 +139,13 @@ def asked(specs: Sequence[str]) -> list[Request]:
         score_schema(found)
     except (BadInput, RecursionError, MemoryError) as error:
         raise ApiError(400, str(error), "unknown_score", "scores") from None
-    return found
+    return tuple(found)
 
 
 async def score_texts(request: ScoreRequest, served: Served) -> dict[str, Any]:
     """The scores of every text, in order."""
     model = served.named(request.model)
-    wanted = asked(request.scores)
+    wanted = asked(tuple(request.scores))
     found = await bundles(served, model, request.texts, wanted)
     rows = await asyncio.to_thread(scored, found, wanted)
     return {"object": "list", "model": _name(served, model), "data": rows, **_spent(found)}

@@ -35,6 +35,8 @@ class Served:
             if name in self.models:
                 name += "#reference"
             self.models[name] = self.reference
+        for found in self.models.values():
+            _ = found.network.pad_limit  # found out by running the model: now, not under a request
         # A tokenizer is not for several threads at once.
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="nll-reader")
 

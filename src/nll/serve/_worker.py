@@ -22,10 +22,9 @@ if TYPE_CHECKING:
     from nll.models._encode import Encoded
     from nll.models._engine import LocalModel
 
-# Tokens that one turn of scoring takes, in units of the model's batch: many when nobody waits for
-# the next word of an answer, few when somebody does.
-ALONE, BESIDE_ANSWERS = 8, 1
-
+# Tokens that one turn of scoring takes, in units of the model's batch. More would gain little, and
+# whoever comes next waits for the whole turn; less when somebody waits for an answer's next word.
+ALONE, BESIDE_ANSWERS = 2, 1
 # Answers that are written in one batch, and tokens that it may come to hold.
 ROWS, CACHED = 32, 32_768
 
