@@ -108,6 +108,7 @@ def logit_leakage(setting: Setting) -> Outcome:
             "fifths of the contexts, with a part of the vocabulary.",
             "Distilled students, the second half of the paper's claim, are not part of this study.",
             "The endpoint is simulated around the model; every answer is one query.",
+            _cost(size, len(raw)),
             f"The copy was tuned on {TUNED} short texts with a learning rate of {RATE:g}.",
             "A hidden size is not clear when the gap is below 3.",
         ],
@@ -268,6 +269,15 @@ def _top_alone(logp: Array, k: int) -> Array:
 
 def _rank(q: Array) -> int:
     return int(np.linalg.matrix_rank(centred(q)))
+
+
+def _cost(size: int, rows: int, k: int = 20) -> str:
+    per_row = 1 + math.ceil(max(size - k, 0) / (k - 1))
+    return (
+        "The queries of the verdict are those of an endpoint that shows all values. Where it shows "
+        f"{k} and takes a bias, a whole row costs {per_row:,} queries and {rows:,} of them "
+        f"{rows * per_row:,}; the paper's number is not reached that way."
+    )
 
 
 def _known(value: float) -> float | str:
