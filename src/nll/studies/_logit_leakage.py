@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 ROWS_PER_DIMENSION = 1.5625  # 900 contexts for the embedded model
 QUICK = 8192  # tokens looked at where whole rows would take too long
+MOST_QUERIES = 10_000
 SHARES = (0.5, 0.9, 1.0, 1.01, 1.05, 1.2, 1.5)
 MORE = (
     {"decimals": 2, "noise": 0.1},
@@ -273,10 +274,11 @@ def _rank(q: Array) -> int:
 
 def _cost(size: int, rows: int, k: int = 20) -> str:
     per_row = 1 + math.ceil(max(size - k, 0) / (k - 1))
+    more = ", more than the paper speaks of" if rows * per_row >= MOST_QUERIES else ""
     return (
         "The queries of the verdict are those of an endpoint that shows all values. Where it shows "
         f"{k} and takes a bias, a whole row costs {per_row:,} queries and {rows:,} of them "
-        f"{rows * per_row:,}; the paper's number is not reached that way."
+        f"{rows * per_row:,}{more}."
     )
 
 
@@ -299,7 +301,7 @@ def _judge(found: HiddenDimension, h: int, projection: float, queries: int) -> t
     )
     if found.dimension is None or abs(found.dimension - h) > 1 or not projection < 0.01:
         return "not supported", f"{told}."
-    if queries >= 10_000:
+    if queries >= MOST_QUERIES:
         return "inconclusive", f"{told}: found, but not with fewer than 10,000 queries."
     return "supported", f"{told}: both were found."
 
