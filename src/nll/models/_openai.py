@@ -94,7 +94,7 @@ class ServedModel:
         """The server, the model and this library's version; the server tells no more."""
         return {
             "model": self.name, "server": self._caller.url, "backend": "openai",
-            "library": __version__, "device": "server",
+            "library": __version__,
         }  # fmt: skip
 
     @property

@@ -223,7 +223,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         owner = self.owner
-        raw = self.rfile.read(int(self.headers.get("content-length", 0)))
+        length = int(self.headers.get("content-length", 0))
+        raw = self.rfile.read(length)
+        if len(raw) < length:
+            self.close_connection = True  # the client was killed while it was asking
+            return
         body = cast(dict[str, Any], json.loads(raw))
         with owner._lock:
             owner.asked.append(body)
