@@ -47,7 +47,8 @@ Model = Annotated[
     typer.Option(
         "--model",
         "-m",
-        help="Hub id or folder of a causal language model. [default: the embedded model]",
+        help="Hub id or folder of a causal language model, or http://host/v1, openai:NAME, "
+        "replay:FILE, vllm:NAME, llamacpp:FILE. [default: the embedded model]",
     ),
 ]
 Reference = Annotated[
