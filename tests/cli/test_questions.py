@@ -174,6 +174,7 @@ def test_threshold_of_ones_own_texts(nll_real, labelled, tmp_path) -> None:
     assert f"nll: {sum(flags.values())} of 24 texts look seen in training by" in ran.err
     assert "25.0% of the 12 negatives" in ran.err
     assert "no value means yes or no" not in ran.err
+    assert ran.out.split()[:4] == ["id", "tokens", "flagged", "min_k_plus_plus"]
     few = nll_real("membership", "texts.jsonl", *MODEL, "--fit", "texts.jsonl", "--fpr", "0.01")
     assert "too few to show a rate of 1.0%" in few.err
     write(tmp_path / "other.jsonl", [r for r in labelled if r["label"]])

@@ -141,7 +141,7 @@ def _ask(
             QUESTIONS[name], inputs, out, columns, options, more, given,
             say=tell, tick=tick, fail_on_error=fail_on_error,
         )  # fmt: skip
-    show_table(_short(found.table))
+    show_table(_short(found.table, found.main))
     if found.cuts:
         _show_cuts(found.cuts)
     if found.evaluation is not None:
@@ -155,8 +155,8 @@ def _ask(
     return code
 
 
-def _short(table: pa.Table) -> pa.Table:
-    """The table as it is shown: long answers cut, flags as a word."""
+def _short(table: pa.Table, main: str) -> pa.Table:
+    """The table as it is shown: what decides first, long answers cut, flags as a word."""
     import pyarrow as pa
 
     for name, change in (("answer", _cut), ("flagged", lambda v: "yes" if v else "no")):
@@ -164,7 +164,8 @@ def _short(table: pa.Table) -> pa.Table:
             values = [change(v) for v in table[name].to_pylist()]
             at = table.column_names.index(name)
             table = table.set_column(at, name, pa.array(values, pa.string()))
-    return table
+    first = [n for n in ("id", "tokens", "flagged", "answer", main) if n in table.column_names]
+    return table.select([*first, *(n for n in table.column_names if n not in first)])
 
 
 def _cut(answer: str | None) -> str:
