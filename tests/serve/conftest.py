@@ -42,7 +42,7 @@ class Client:
 
     def ask(
         self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None,
-        timeout: float = 30.0,
+        timeout: float = 120.0,
     ) -> Answer:  # fmt: skip
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
         sent = {"Content-Type": "application/json"} if body is not None else {}
@@ -81,7 +81,7 @@ def running(model: Any = None, **options: Any) -> Iterator[Client]:
         yield Client(door.getsockname()[1], app)
     finally:
         server.should_exit = True
-        thread.join(30)
+        thread.join(120)
         door.close()
         assert not thread.is_alive()
 

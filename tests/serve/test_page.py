@@ -134,7 +134,7 @@ class TestBrowser:
             page.fill(f"#prompt-{side}", "the ")
             page.fill(f"#text-{side}", text)
         page.click("#send")
-        page.wait_for_function("document.querySelector('.side h3').textContent === 'First text'")
+        page.wait_for_selector(".side h3:has-text('First text')")
         assert page.locator(".side >> nth=0 >> .tok.prompt").count() == 4
         assert page.locator("#scores thead th").all_inner_texts()[-1] == "difference"
 
