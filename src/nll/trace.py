@@ -10,10 +10,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,7 @@ from nll._text import Text as Text
 from nll._text import TextLike as TextLike
 
 Array: TypeAlias = npt.NDArray[Any]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +239,10 @@ class Trace:
         return {}
 
     @cached_property
+    def _derived(self) -> dict[Hashable, Any]:
+        return {}
+
+    @cached_property
     def n_scored(self) -> int:
         """How many tokens count."""
         return int(np.count_nonzero(self.scored))
@@ -264,6 +269,14 @@ class Trace:
             if name != "hidden":
                 self._values[name] = held
         return held
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What `make` gives, kept under this key: scores of one family share what they derive."""
+        held: dict[Hashable, Any] = self._derived
+        if key not in held:
+            held[key] = make()
+        found: T = held[key]
+        return found
 
     def lse(self, beta: float) -> Array:
         """ln sum_v p_v^beta at the scored tokens, float64; exact 0 at beta = 1.

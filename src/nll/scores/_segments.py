@@ -64,6 +64,10 @@ def segment_starts(
         cuts = NAMED.get(separators, frozenset([separators]))
     else:
         cuts = frozenset(separators)
+    return trace.once(("segments", cuts, match), lambda: _starts(trace, cuts, match))
+
+
+def _starts(trace: Trace, cuts: frozenset[str], match: Match) -> Array:
     at = np.flatnonzero(trace.scored)
     first = trace.field("spans")[at, 0]
     # only the few tokens in which a separator begins need a look

@@ -262,7 +262,7 @@ def step_drop(trace: Trace, *, skip: int = 1, pattern: str = SENTENCE) -> float:
     """
     if not trace.n_scored:
         return NO_TOKENS
-    return aslec_drop(trace, step_spans(trace, pattern=pattern), skip)
+    return aslec_drop(trace, _found_steps(trace, pattern), skip)
 
 
 @score(
@@ -281,4 +281,8 @@ def step_logp(trace: Trace, *, pattern: str = SENTENCE) -> float:
     """
     if not trace.n_scored:
         return NO_TOKENS
-    return local_logp(step_parts(trace, step_spans(trace, pattern=pattern)).step_means)
+    return local_logp(step_parts(trace, _found_steps(trace, pattern)).step_means)
+
+
+def _found_steps(trace: Trace, pattern: str) -> Array:
+    return trace.once(("steps", pattern), lambda: step_spans(trace, pattern=pattern))
