@@ -13,9 +13,11 @@ demo: env
 test: env
 	$(BIN)/python -m pytest
 
-# Minutes: full-length runs, and the same numbers from minicons and lm-eval.
+# Minutes: full-length runs, and the same numbers from minicons, lm-eval, TRL and, beside the
+# environment because they ask for older packages, lm-polygraph and UQLM.
 test-slow: env
 	$(PIP) install -q -c constraints.txt -e '.[peers]'
+	$(PIP) install -q --no-deps --upgrade --target $(VENV)/peers lm-polygraph==0.7.0 uqlm==0.6.7
 	$(BIN)/python -m pytest -m slow
 
 lint: env
