@@ -106,3 +106,13 @@ def test_any_cut_of_the_bytes_covers_the_text(text: str, data: st.DataObject) ->
     assert (np.diff(found.spans, axis=1) >= 1).all()
     for part, (a, b) in zip(parts, found.spans.tolist(), strict=True):
         assert part in text[a:b].encode()
+
+
+def test_offsets_tell_unknown_tokens_apart() -> None:
+    text = "a😀é."
+    told = [(0, "a"), (1, None), (1, None), (2, None), (2, None), (3, ".")]
+    given = [Piece(s or "\ufffd", -1.0, s and s.encode(), offset=o) for o, s in told]
+    found = align(text, given).spans.tolist()
+    assert found == [[0, 1], [1, 2], [1, 2], [2, 3], [2, 3], [3, 4]]
+    wild = [Piece(p.string, p.logp, p.raw, offset=9 - i) for i, p in enumerate(given)]
+    assert align(text, wild).spans.tolist()[1:5] == [[1, 3]] * 4

@@ -132,9 +132,29 @@ def _walk(raw: bytes, pieces: Sequence[Piece], first: int, cut: bool) -> list[tu
         while run < len(pieces) and (pieces[run].raw is None or (run == t and unknown)):
             run += 1
         end = _next_known(raw, pieces, run, at)
-        out += [(at, end)] * (run - t)
+        out += _shared(raw, pieces[t:run], at, end)
         at, t = end, run
     return out
+
+
+def _shared(raw: bytes, run: Sequence[Piece], at: int, end: int) -> list[tuple[int, int]]:
+    """The stretch from `at` to `end` among unknown tokens, by the server's offsets if it has any.
+
+    Tokens at one offset are parts of one character, as a local tokenizer says it too.
+    """
+    text = raw.decode()
+    here = len(raw[:at].decode())
+    offsets = [p.offset - (run[0].offset or 0) + here for p in run if p.offset is not None]
+    last = len(raw[:end].decode())
+    inside = offsets == sorted(offsets) and all(o < last for o in offsets)
+    if len(offsets) != len(run) or not inside:
+        return [(at, end)] * len(run)
+    bounds = [*offsets, last]
+    nexts = [next(b for b in bounds[i:] if b > a or b == last) for i, a in enumerate(offsets)]
+    return [
+        (len(text[:a].encode()), len(text[:b].encode()))
+        for a, b in zip(offsets, nexts, strict=True)
+    ]
 
 
 def _next_known(raw: bytes, pieces: Sequence[Piece], run: int, at: int) -> int:
