@@ -181,6 +181,20 @@ def test_hard_negatives_are_kept() -> None:
     assert torch.equal(kept[:3], every[:3])
     assert kept[3:].tolist() == [0, 0]
     assert dice_loss(p, y, ohem_ratio=0.4, reduction="none")[2] == 0
+    assert dice_loss(p, y, ohem_ratio=0.5).item() == pytest.approx(every[:3].mean().item())
+    unused = dice_loss(p, [0] * 5, ohem_ratio=0.5)
+    assert unused.item() == 0
+
+
+def test_nothing_at_all_is_zero_without_a_gradient() -> None:
+    for loss in (dice_loss, tversky_loss, self_adjusting_dice_loss, focal_loss):
+        for options in ({}, {"set_level": True}) if loss is not focal_loss else ({},):
+            assert loss(f64([]), f64([]), **options).item() == 0
+            leaf = f64(P).requires_grad_()
+            found = loss(leaf, Y, mask=[0] * 4, **options)
+            found.backward()
+            assert found.item() == 0
+            assert leaf.grad.tolist() == [0] * 4
 
 
 def test_tokens_are_examples_and_ignored_labels_are_masked() -> None:
@@ -199,6 +213,20 @@ def test_focal_equals_torchvision_s_formula() -> None:
     pt = torch.exp(-ce)
     wanted = ((1 - pt) ** 2 * ce).mean()
     torch.testing.assert_close(focal_loss(logits, y, logits=True), wanted)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
+def test_focal_from_logits_pulls_where_the_model_is_surely_wrong(gamma: float) -> None:
+    z = torch.tensor([-200.0, 200.0, -200.0, float("nan")], requires_grad=True)
+    y = torch.tensor([1, 0, 0, -100])
+    loss = focal_loss(z, y, logits=True, gamma=gamma, reduction="none")
+    assert loss.tolist() == pytest.approx([200, 200, 0, 0], abs=1e-6)
+    loss.sum().backward()
+    assert z.grad.tolist() == pytest.approx([-1, 1, 0, 0], abs=1e-3)
+    two = torch.stack([torch.zeros(3), z.detach()[:3]], 1)
+    assert focal_loss(two, y[:3], logits=True, gamma=gamma, reduction="none").tolist() == (
+        pytest.approx(loss[:3].tolist(), abs=1e-6)
+    )
 
 
 def test_modules_keep_their_options() -> None:

@@ -175,6 +175,15 @@ def test_weights_far_apart_do_not_underflow() -> None:
     assert math.isfinite(state.log_u.item())
 
 
+def test_a_first_step_without_mass_leaves_the_average_unset() -> None:
+    state = MecoState()
+    nowhere = torch.full_like(NOISE, -math.inf)
+    assert meco_loss(f64(0.0), nowhere, log_q(NOISE), state).item() == -math.inf
+    assert state.log_u is None
+    meco_loss(f64(0.0), log_p0(0.5, NOISE), log_q(NOISE), state)
+    assert state.log_u.item() == pytest.approx(1.0903513023, abs=1e-9)
+
+
 def test_few_effective_points_are_warned_of() -> None:
     z = torch.linspace(-1, 1, 50, dtype=torch.float64)
     with pytest.warns(UserWarning, match="effective sample size"):

@@ -59,7 +59,7 @@ def dice_loss(
     square_denominator: else p + y + smooth.   mask: like the target; label -100 is masked too.
     exclude_background: leave class 0 out of the sum over classes.
     ohem_ratio: of each class keep all positives and floor(ratio * positives) negatives, those of
-    the largest p; 0 keeps all.   set_level: sums over all examples inside the fraction; the result
+    the largest p, and take its mean over the kept; 0 keeps all.   set_level: sums over all examples inside the fraction; the result
     is one number whatever the reduction.
     All-masked: 0, gradient 0. Raises BadInput when shapes disagree, a probability lies outside
     [0, 1], or smooth = 0 where that is 0/0. References: Li et al. 2020, arXiv 1911.02855.
@@ -181,13 +181,16 @@ def focal_loss(
     """
     positive(gamma, "gamma", zero=True)
     given = _examples(probs, target, mask, logits, one_hot)
-    if given.p.shape[1] == 1:
-        true = torch.where(given.y > 0, given.p, 1 - given.p)[:, 0]
+    true = given.p if given.p.shape[1] > 1 else torch.cat([1 - given.p, given.p], 1)
+    hit = given.y > 0 if given.p.shape[1] > 1 else torch.cat([given.y == 0, given.y > 0], 1)
+    if logits:
+        # Not from p: its logarithm is lost, and with it the gradient, where the model is wrong.
+        logp = torch.where(hit, _log_p(probs, given), 0.0).sum(-1)
     else:
-        true = torch.where(given.y > 0, given.p, 0.0).sum(-1)
-    true = true.clamp(EDGE, 1 - EDGE) if gamma else true.clamp(min=EDGE)
-    loss = -((1 - true) ** gamma) * true.log()
-    return _reduced(loss, given, reduction)
+        logp = torch.where(hit, true, 0.0).sum(-1).clamp(min=EDGE).log()
+    if not gamma:
+        return _reduced(-logp, given, reduction)
+    return _reduced(-((-logp.expm1()).clamp(min=EDGE) ** gamma) * logp, given, reduction)
 
 
 class DiceLoss(nn.Module):
@@ -254,6 +257,15 @@ def _examples(probs: Values, target: Any, mask: Any, logits: bool, one_hot: bool
     return _Examples(torch.where(keep[:, None], rows, 0.0), y, keep, shape)
 
 
+def _log_p(logits: Values, given: _Examples) -> Tensor:
+    """(N, C) log-probabilities of kept rows, of no and yes where there is one logit a row."""
+    z = as_tensor(logits, "probs").to(given.p.dtype).reshape(given.p.shape)
+    z = torch.where(given.keep[:, None], z, 0.0)
+    if z.shape[1] > 1:
+        return z.log_softmax(-1)
+    return torch.nn.functional.logsigmoid(torch.cat([-z, z], 1))
+
+
 def _check_index(index: Tensor, classes: int) -> None:
     if index.is_floating_point() or (
         index.numel() and not (int(index.min()) >= 0 and int(index.max()) < classes)
@@ -287,8 +299,10 @@ def _overlap(
         return reduce(whole.sum()[None], given.keep.any()[None], "sum")
     # Where nothing is kept the fraction would be 0/0 without smoothing, and its loss is dropped.
     low = torch.where(kept, below + smooth, 1.0)
-    loss = torch.where(kept, 1 - (above + smooth) / low, 0.0).sum(-1)
-    return _reduced(loss, given, reduction)
+    loss = torch.where(kept, 1 - (above + smooth) / low, 0.0)
+    if reduction == "mean":
+        return (loss.sum(0) / kept.sum(0).clamp(min=1)).sum()
+    return _reduced(loss.sum(-1), given, reduction)
 
 
 def _hard(given: _Examples, ratio: float) -> Tensor:

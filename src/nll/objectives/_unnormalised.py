@@ -50,9 +50,12 @@ class MecoState:
 
     def update(self, log_mean: Tensor, gamma: float) -> Tensor:
         """log u after a step: log((1 - gamma) u + gamma mean); a mean of 0 is passed over."""
+        seen = bool(log_mean > -math.inf)
         if self.log_u is None:
+            if not seen:
+                return log_mean
             self.log_u = log_mean
-        elif bool(log_mean > -math.inf):
+        elif seen:
             kept = self.log_u.to(log_mean)
             if gamma < 1:
                 self.log_u = torch.logaddexp(kept + math.log1p(-gamma), log_mean + math.log(gamma))
