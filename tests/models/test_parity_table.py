@@ -118,7 +118,11 @@ def test_check_10_the_kept_table_is_within_its_tolerances() -> None:
 )
 def test_check_10_one_model_from_several_sources(which: str) -> None:
     for name, found in measure(*MODELS[which][1]()).items():
-        assert found.within(TOLERANCES[name]), f"{name}: {found}"
+        assert found.largest <= TOLERANCES[name], f"{name}: {found}"
+        assert not found.rejected_a + found.rejected_b, name
+        # A server does not tell the bytes of tokens that are parts of characters; of these a few
+        # get another stretch of the text than the tokenizer itself gives them.
+        assert found.only_a + found.only_b <= 0.1 * found.tokens, f"{name}: {found}"
 
 
 if __name__ == "__main__" and sys.argv[1:2] == ["--write"]:
