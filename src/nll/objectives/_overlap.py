@@ -59,8 +59,8 @@ def dice_loss(
     square_denominator: else p + y + smooth.   mask: like the target; label -100 is masked too.
     exclude_background: leave class 0 out of the sum over classes.
     ohem_ratio: of each class keep all positives and floor(ratio * positives) negatives, those of
-    the largest p, and take its mean over the kept; 0 keeps all.   set_level: sums over all examples inside the fraction; the result
-    is one number whatever the reduction.
+    the largest p, and take its mean over the kept; 0 keeps all.   set_level: sums over all
+    examples inside the fraction; the result is one number whatever the reduction.
     All-masked: 0, gradient 0. Raises BadInput when shapes disagree, a probability lies outside
     [0, 1], or smooth = 0 where that is 0/0. References: Li et al. 2020, arXiv 1911.02855.
     """
