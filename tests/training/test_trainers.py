@@ -239,7 +239,9 @@ def test_adapters_are_trained_and_switched_off_for_the_reference(tmp_path) -> No
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trainer = PreferenceTrainer(
-            model, arguments(tmp_path, num_train_epochs=8, learning_rate=0.3),
+            model,
+            arguments(tmp_path, num_train_epochs=8, learning_rate=0.02, optim="adamw_torch",
+                      per_device_train_batch_size=5),
             train_dataset=preference_rows(), processing_class=tokenizer, peft_config=config,
         )  # fmt: skip
         trainer.train()
@@ -248,6 +250,36 @@ def test_adapters_are_trained_and_switched_off_for_the_reference(tmp_path) -> No
     assert loss[-1] < loss[0]
     base = {n: p for n, p in trainer.model.named_parameters() if "lora" not in n}
     assert torch.equal(torch.cat([p.detach().flatten() for p in base.values()]), before)
+
+
+def test_adapters_begin_with_the_numbers_of_the_seed(tmp_path) -> None:
+    config = LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM")
+    found = []
+    for other in (1, 2):
+        torch.manual_seed(other)
+        model, tokenizer = model_and_tokenizer()
+        trainer = FinetuneTrainer(
+            model, arguments(tmp_path), train_dataset=[{"text": "abc"}],
+            processing_class=tokenizer, peft_config=config,
+        )  # fmt: skip
+        found.append(weights(trainer.model))
+    assert torch.equal(*found)
+
+
+def test_labels_and_numbers_may_be_strings_as_csv_brings_them(tmp_path) -> None:
+    model, tokenizer = model_and_tokenizer()
+    rows = [{**r, "label": str(r["label"]).lower()} for r in unlearning_rows()]
+    trainer = UnlearnTrainer(
+        model, arguments(tmp_path), train_dataset=rows, processing_class=tokenizer
+    )
+    assert len(trainer.train_dataset.forget) == 2
+    assert len(trainer.train_dataset.keep) == 3
+    rewarded = [{**r, "reward": str(r["reward"]), "value": "0.5"} for r in offline_rows()]
+    offline = OfflineRLTrainer(
+        model, arguments(tmp_path), sampler="random", train_dataset=rewarded,
+        processing_class=tokenizer,
+    )  # fmt: skip
+    assert [e["reward"] for e in offline.train_dataset] == [0.9, 0.7, 0.8]
 
 
 @pytest.mark.parametrize("objective", ["dpo", "rpo", "kto", "cdpo"])
@@ -389,6 +421,20 @@ def test_evaluation_gives_a_loss(tmp_path) -> None:
                 processing_class=t,
             ),
             "row 1 cannot be trained on",
+        ),
+        (
+            lambda m, t, a: UnlearnTrainer(
+                m, a, processing_class=t,
+                train_dataset=[{"prompt": "x", "completion": "y", "label": "perhaps"}],
+            ),
+            "row 1 .*label must be true or false, not 'perhaps'",
+        ),
+        (
+            lambda m, t, a: OfflineRLTrainer(
+                m, a, objective="wbc", processing_class=t,
+                train_dataset=[{"prompt": "x", "completion": "y", "reward": "nan"}],
+            ),
+            "row 1 .*reward must be a finite number",
         ),
         (
             lambda m, t, a: UnlearnTrainer(

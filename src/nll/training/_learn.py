@@ -9,7 +9,7 @@ import torch
 
 from nll import objectives
 from nll._errors import BadInput
-from nll.training._rows import Row, checked, encoded
+from nll.training._rows import Row, checked, encoded, number_of
 from nll.training._trainer import LikelihoodTrainer, Term
 
 OFFLINE = ("wbc", "r_gold", "r_lol", "a_lol", "a_lol_ref_free", "a_lol_seq", "a_lol_kl")
@@ -89,19 +89,20 @@ class OfflineRLTrainer(LikelihoodTrainer):
         """Examples with reward and value; without those of no advantage where a sampler draws."""
         columns = ("prompt", "completion", "reward", *(["value"] if self.with_value else []))
         held = checked(rows, columns, self.objective)
-        if self.sampler:
-            kept = [r for r in held if float(r["reward"]) > float(r["value"])]
-            self.dropped = len(held) - len(kept)
-            if not kept:
-                raise BadInput("no row has a reward above its value, so none can be learned")
-            held = kept
         numbers = ("reward", "value") if self.with_value else ("reward",)
 
         def make(row: dict[str, Any]) -> dict[str, Any]:
             found: dict[str, Any] = dict(self.encoder.example(row["prompt"], row["completion"]))
-            return found | {name: float(row[name]) for name in numbers}
+            return found | {name: number_of(row, name) for name in numbers}
 
-        return encoded(held, make)
+        done = encoded(held, make)
+        if not self.sampler:
+            return done
+        kept = [e for e in done if e["reward"] > e["value"]]
+        self.dropped = len(done) - len(kept)
+        if not kept:
+            raise BadInput("no row has a reward above its value, so none can be learned")
+        return kept
 
     def has_reference(self, examples: Any) -> bool:
         """The ratios are those of tokens or sums under the same mask; no column brings them."""

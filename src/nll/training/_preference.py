@@ -9,7 +9,7 @@ import torch
 
 from nll import objectives
 from nll._errors import BadInput
-from nll.training._rows import Row, checked, encoded
+from nll.training._rows import Row, checked, encoded, label_of, number_of
 from nll.training._trainer import LikelihoodTrainer, Term
 
 PREFERENCE = ("dpo", "cdpo", "rpo", "kto")
@@ -57,7 +57,7 @@ class PreferenceTrainer(LikelihoodTrainer):
 
     def _single(self, row: dict[str, Any]) -> dict[str, Any]:
         found = {"one": self.encoder.example(row["prompt"], row["completion"])}
-        found["label"] = bool(row["label"])  # type: ignore[assignment]
+        found["label"] = label_of(row)  # type: ignore[assignment]
         return found | _known(row, "ref_logps")
 
     def _pair(self, row: dict[str, Any]) -> dict[str, Any]:
@@ -150,4 +150,4 @@ class PreferenceTrainer(LikelihoodTrainer):
 
 
 def _known(row: Mapping[str, Any], *names: str) -> dict[str, float]:
-    return {n: float(row[n]) for n in names if row.get(n) is not None}
+    return {n: number_of(row, n) for n in names if row.get(n) is not None}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeAlias
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,6 +14,17 @@ from nll.models._encode import Tokenizer, encode, make_tokenizer
 from nll.trace import Text
 
 Row: TypeAlias = Mapping[str, Any]
+
+
+class Placed(dict[str, Any]):
+    """A row that knows where it stood, such as `data.jsonl:7`, for what is said of it."""
+
+    def __init__(self, values: Mapping[str, Any], where: str):
+        super().__init__(values)
+        self.where = where
+
+
+Made = TypeVar("Made")
 # input_ids, completion_mask: what is read, and which tokens are the answer's.
 Example: TypeAlias = dict[str, list[int]]
 
@@ -83,28 +95,55 @@ def _string(value: Any, name: str) -> str:
     return value
 
 
+def place(row: Row, number: int) -> str:
+    """How a row is named in errors."""
+    return str(getattr(row, "where", f"row {number}"))
+
+
 def checked(rows: Iterable[Row], columns: Sequence[str], what: str) -> list[dict[str, Any]]:
     """All rows, each with these columns. Raises BadInput naming the first that lacks one."""
-    held = [dict(row) for row in rows]
+    held = [row if isinstance(row, Placed) else dict(row) for row in rows]
     if not held:
         raise BadInput(f"there are no rows to train on ({what})")
     for number, row in enumerate(held, 1):
         missing = [c for c in columns if row.get(c) is None]
         if missing:
             has = ", ".join(sorted(row)) or "nothing"
-            raise BadInput(f"row {number} has no '{missing[0]}' for {what} (it has: {has})")
+            raise BadInput(f"{place(row, number)} has no '{missing[0]}' for {what} (it has: {has})")
     return held
 
 
-def encoded(rows: Sequence[dict[str, Any]], make: Any) -> list[dict[str, Any]]:
+def encoded(rows: Sequence[dict[str, Any]], make: Callable[[dict[str, Any]], Made]) -> list[Made]:
     """What `make` gives for every row; a row that cannot be read is named in the error."""
     out = []
     for number, row in enumerate(rows, 1):
         try:
             out.append(make(row))
-        except BadText as error:
-            raise BadInput(f"row {number} cannot be trained on: {error.detail}") from None
+        except BadInput as error:
+            raise BadInput(f"{place(row, number)} cannot be trained on: {error}") from None
     return out
+
+
+def number_of(row: Row, name: str) -> float:
+    """A finite number, or a string of one as CSV brings it. Raises BadInput for anything else."""
+    value = row[name]
+    try:
+        found = float(value)
+    except (TypeError, ValueError):
+        found = math.nan
+    if not math.isfinite(found):
+        raise BadInput(f"{name} must be a finite number, not {value!r:.60}")
+    return found
+
+
+def label_of(row: Row) -> bool:
+    """The column `label`: a boolean, 0 or 1, or one of these as a string (`"false"` is false)."""
+    value = row["label"]
+    known = {"true": True, "1": True, "false": False, "0": False}
+    word = str(int(value)) if isinstance(value, float) and value in (0, 1) else str(value)
+    if word.strip().lower() not in known:
+        raise BadInput(f"label must be true or false, not {value!r:.60}")
+    return known[word.strip().lower()]
 
 
 def padded(examples: Sequence[Example], pad: int) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer, TrainingArguments, set_seed
 
 from nll._errors import BadInput
 from nll.training._policy import Reference, answer_logps, reference_of
@@ -52,11 +52,12 @@ class LikelihoodTrainer(Trainer):  # type: ignore[misc]
         optimizers: tuple[Any, Any] = (None, None),
     ):
         model, processing_class = _loaded(model, processing_class)
+        args = TrainingArguments() if args is None else args
         if peft_config is not None:
             from peft import get_peft_model
 
+            set_seed(args.seed)  # adapters begin with random numbers
             model = get_peft_model(model, peft_config)
-        args = TrainingArguments() if args is None else args
         args.remove_unused_columns = False
         args.label_names = []
         self.encoder = Encoder(processing_class, max_length=max_length)
@@ -115,6 +116,11 @@ class LikelihoodTrainer(Trainer):  # type: ignore[misc]
         if self.reference is None:
             raise BadInput(f"the rows bring no '{name}', and there is no reference model")
         return self.reference(part).sum(-1)
+
+    def _move_model_to_device(self, model: Any, device: Any) -> None:
+        # A model without weights, of which only the shape is asked, stays where it is.
+        if not any(p.is_meta for p in model.parameters()):
+            super()._move_model_to_device(model, device)
 
     def compute_loss(
         self,

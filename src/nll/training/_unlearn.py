@@ -10,7 +10,7 @@ import torch
 from nll import objectives
 from nll._errors import BadInput
 from nll.training._policy import answer_logits
-from nll.training._rows import Row, checked, encoded
+from nll.training._rows import Row, checked, encoded, label_of, number_of
 from nll.training._trainer import LikelihoodTrainer, Term
 
 FORGET = ("ga", "wga", "npo", "simnpo", "idk", "dpo", "kto", "meow")
@@ -77,15 +77,18 @@ class UnlearnTrainer(LikelihoodTrainer):
         def make(row: dict[str, Any]) -> dict[str, Any]:
             example: dict[str, Any] = {**self.encoder.example(row["prompt"], row["completion"])}
             if row.get("ref_logps") is not None and self.retain != "kl":
-                example["ref_logps"] = float(row["ref_logps"])
+                example["ref_logps"] = number_of(row, "ref_logps")
             others = [row["alternate"]] if row.get("alternate") else self.refusals
-            if self.objective in WITH_REFUSAL and not row["label"]:
+            if self.objective in WITH_REFUSAL and not label_of(row):
                 example["instead"] = [self.encoder.example(row["prompt"], o) for o in others]
             return example
 
-        done = encoded(held, make)
-        forget = [e for e, row in zip(done, held, strict=True) if not row["label"]]
-        keep = [e for e, row in zip(done, held, strict=True) if row["label"]]
+        def marked(row: dict[str, Any]) -> tuple[bool, dict[str, Any]]:
+            return label_of(row), make(row)
+
+        done = encoded(held, marked)
+        forget = [e for kept, e in done if not kept]
+        keep = [e for kept, e in done if kept]
         if not forget:
             raise BadInput("no row is to be forgotten: none has label false")
         if self.retain and not keep:
