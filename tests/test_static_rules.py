@@ -41,11 +41,14 @@ ARROWS: dict[str, set[str]] = {
     "testing": LOW | {"_declare", "kernels", "models"},
     "nn": {"_errors"},
     "objectives": {"_errors"},
+    "negatives": LOW | {"_declare", "models", "scores", "objectives"},
     "training": LOW | {"models", "objectives", "scores"},
 }
 FACES = {"cli", "web", "serve", "__main__"}
 HEAVY = {"torch", "transformers", "gguf", "accelerate", "safetensors"}
-MAY_USE_HEAVY = {"kernels", "models", "nn", "objectives", "studies", "testing", "training"}
+MAY_USE_HEAVY = {
+    "kernels", "models", "negatives", "nn", "objectives", "studies", "testing", "training",
+}  # fmt: skip
 
 
 def unsafe(source: str) -> list[str]:

@@ -29,8 +29,8 @@ PLAIN = {
     "critical_token_scores", "fit_value_head", "grpo_advantages", "head_gradient_inner",
     "importance_ratio", "kto_baseline", "length_scaled_reward", "likelihood_displacement",
     "linear_logps", "log_partition_is", "npo_weight", "nsr_advantages", "objectives",
-    "positive_subspace", "projection_residual", "residual_token_weights", "resrl_advantages",
-    "select_negatives_top_p", "sequence_logps", "token_logps",
+    "pool_states", "positive_subspace", "projection_residual", "residual_token_weights",
+    "resrl_advantages", "select_negatives_top_p", "sequence_logps", "token_logps",
 }  # fmt: skip
 
 
@@ -179,6 +179,25 @@ def pairs(function: Callable[..., Tensor], *covered: str, **options: object) -> 
     )  # fmt: skip
 
 
+def vectors(**options: object) -> Case:
+    """(B, d) vectors of sources, targets and their hard pairs, one row left out."""
+    names = ("source", "target", "negative", "positive")
+    return Case(
+        objectives.contrastive_sequence_loss,
+        {name: normal(i, B, 3) for i, name in enumerate(names)},
+        masks={"mask": torch.tensor([1, 1, 0, 1, 1])}, covers={"mask": names},
+        options={"tau": 0.5, **options},
+    )  # fmt: skip
+
+
+def answers_and_vectors() -> Case:
+    return Case(
+        objectives.claps_loss, {"logp": logps(9), **vectors().inputs},
+        masks={"mask": ragged_mask(4, 2, 0, 1, 4)}, covers={"mask": ("logp",)},
+        options={"beta": 0.7}, no_reduction=True,
+    )  # fmt: skip
+
+
 # name of the objective, then of the variant after a colon
 CASES: dict[str, Callable[[], Case]] = {
     "meco_loss": lambda: energies(objectives.meco_loss, gamma=1.0),
@@ -233,6 +252,9 @@ CASES: dict[str, Callable[[], Case]] = {
     "dpo_loss:unlearning": lambda: pairs(objectives.dpo_loss, scale=20.0),
     "rpo_loss": lambda: pairs(objectives.rpo_loss, alpha=0.5),
     "rpo_loss:token": lambda: pairs(objectives.rpo_loss, token_reduction="token"),
+    "contrastive_sequence_loss": vectors,
+    "contrastive_sequence_loss:released": lambda: vectors(pos_tau=False),
+    "claps_loss": answers_and_vectors,
     "cdpo_loss": lambda: pairs(objectives.cdpo_loss, "scores_r"),
     "kto_loss": lambda: tokens_and_reference(objectives.kto_loss, z=0.2),
     "kto_unpaired_loss": lambda: replace(

@@ -1,5 +1,6 @@
 """What can be minimised: pure functions from log-probs and masks to a loss, in nats."""
 
+from nll.objectives._contrastive import claps_loss, contrastive_sequence_loss, pool_states
 from nll.objectives._critical import (
     contrastive_estimation,
     critical_token_by_rollout,
@@ -97,8 +98,10 @@ __all__ = [
     "advantage",
     "advantage_priority_weights",
     "cdpo_loss",
+    "claps_loss",
     "clipped_policy_loss",
     "contrastive_estimation",
+    "contrastive_sequence_loss",
     "critical_token_by_rollout",
     "critical_token_scores",
     "dice_loss",
@@ -127,6 +130,7 @@ __all__ = [
     "npo_weight",
     "nsr_advantages",
     "objectives",
+    "pool_states",
     "positive_subspace",
     "projection_residual",
     "r_lol_loss",
