@@ -18,8 +18,10 @@ class InstabilityMonitor:
     k, lam: as in `instability_signal`. arXiv 2602.02863.
 
     >>> monitor = InstabilityMonitor(k=2)
-    >>> [round(monitor.update([5, 6], np.log(p)), 3) for p in ([0.5, 0.5], [0.9, 0.1])]
-    [0.693, 0.427]
+    >>> for p in ([0.5, 0.5], [0.9, 0.1]):
+    ...     print(round(monitor.update([5, 6], np.log(p)), 3))
+    0.693
+    0.427
     >>> (monitor.peak, round(monitor.strength, 3))
     (1, 0.693)
     """
