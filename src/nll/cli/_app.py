@@ -16,6 +16,7 @@ from nll.cli._serve import serve_command
 from nll.cli._shared import cluster, columns, done, gather_options, model_options, takes
 from nll.cli._study import study
 from nll.cli._terminal import progress, say
+from nll.cli._train import train_app
 
 if TYPE_CHECKING:
     from nll.runs import Cluster, Columns, GatherOptions, ModelOptions
@@ -31,6 +32,7 @@ app = typer.Typer(
 model_app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 app.add_typer(model_app, name="model")
 app.add_typer(audit_app, name="audit")
+app.add_typer(train_app, name="train")
 app.command("eval")(eval_command)
 app.command()(parity)
 app.command()(study)

@@ -125,3 +125,9 @@ def _memory(trainer: LikelihoodTrainer, trained: int, whole: int, longest: int) 
         "optimizer": 8 * trained,
         "activations": states,
     }
+
+
+def quantiles(values: list[int]) -> tuple[int, int, int]:
+    """Smallest, median (the lower of two), largest."""
+    ordered = sorted(values)
+    return ordered[0], ordered[(len(ordered) - 1) // 2], ordered[-1]

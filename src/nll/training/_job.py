@@ -22,6 +22,7 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
+from transformers.utils import logging
 
 from nll._errors import BadInput, BadModel, MissingExtra
 from nll.models._embedded import NAME, embedded_folder, quiet
@@ -149,9 +150,13 @@ def trainer_of(
         given["ref_model"] = opened(settings, other, empty=empty)
     if settings.lora is not None:
         given["peft_config"] = _adapters(settings.lora)
+        if settings.gradient_checkpointing:
+            model.enable_input_require_grads()
     with warnings.catch_warnings():
-        # peft warns of tied embeddings, which adapters on linear layers do not touch.
+        # peft warns of tied embeddings, which adapters on linear layers do not touch, and asks
+        # transformers in words that its newer versions find old.
         warnings.filterwarnings("ignore", module="peft")
+        warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
         trainer = TRAINERS[settings.kind](
             model, arguments(settings, folder, eval_rows is not None), train_dataset=rows,
             eval_dataset=eval_rows, processing_class=tokenizer, max_length=settings.max_length,
@@ -189,8 +194,7 @@ def arguments(settings: Settings, folder: Path, evaluated: bool) -> TrainingArgu
             max_grad_norm=settings.max_grad_norm,
             seed=settings.seed,
             bf16=settings.dtype == "bfloat16",
-            use_cpu=settings.device == "cpu" or not torch.cuda.is_available(),
-            gradient_checkpointing=settings.gradient_checkpointing,
+            use_cpu=settings.device == "cpu",
             save_strategy=when,
             save_steps=settings.save_steps or 500,
             save_total_limit=2,
@@ -201,9 +205,31 @@ def arguments(settings: Settings, folder: Path, evaluated: bool) -> TrainingArgu
             report_to="none",
             disable_tqdm=True,
             dataloader_pin_memory=torch.cuda.is_available() and settings.device != "cpu",
+            **_checkpointing(settings),
         )
     except (ValueError, TypeError) as error:
         raise BadInput(f"these settings cannot be: {_line(error)}") from None
+
+
+def _checkpointing(settings: Settings) -> dict[str, bool]:
+    if not settings.gradient_checkpointing:
+        return {}
+    new = "activation_checkpointing"  # its name since transformers 5.20 or so
+    return {
+        new if new in TrainingArguments.__dataclass_fields__ else "gradient_checkpointing": True
+    }
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """transformers' own bars and remarks would stand between the lines of progress."""
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        with quiet():
+            yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def run(
@@ -224,7 +250,8 @@ def run(
     trainer.accelerator.wait_for_everyone()
     if found is not None:
         say(f"going on from step {found.name.rpartition('-')[2]}")
-    done = trainer.train(resume_from_checkpoint=None if found is None else str(found))
+    with _silent():
+        done = trainer.train(resume_from_checkpoint=None if found is None else str(found))
     history = trainer.state.log_history
     first = next((line["loss"] for line in history if "loss" in line), None)
     last = next((line["loss"] for line in reversed(history) if "loss" in line), None)
@@ -232,6 +259,7 @@ def run(
     return {
         "steps": done.global_step, "first_loss": first, "last_loss": last, "eval_loss": held_out,
         "processes": trainer.args.world_size, "device": str(trainer.args.device),
+        "log": [line for line in history if "loss" in line or "eval_loss" in line],
     }  # fmt: skip
 
 
