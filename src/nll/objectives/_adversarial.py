@@ -122,7 +122,7 @@ def restore_likelihood(
 
 
 def head_nll(hidden: Tensor, labels: Any, lm_head: Any) -> Tensor:
-    """(B, T) nll of each label under the unembedding, nats, without gradient; nan where no label."""
+    """(B, T) nll of each label under the unembedding, nats; nan without one. No gradient."""
     states, ids, keep, head = _checked(hidden, labels, lm_head)
     out = states.new_full(keep.shape, torch.nan)
     for part, logits in _logits(states, keep, head):
@@ -152,15 +152,17 @@ def _logits(
 ) -> Iterator[tuple[Part, Tensor]]:
     """Real positions in blocks, and their logits."""
     rows, columns = keep.nonzero(as_tuple=True)
-    for r, c in zip(rows.split(BLOCK), columns.split(BLOCK), strict=True):
-        yield (r, c), linear(states[r, c], *head)
+    for start in range(0, len(rows), BLOCK):
+        part = rows[start : start + BLOCK], columns[start : start + BLOCK]
+        yield part, linear(states[part], *head)
 
 
 def _step(slope: Tensor, states: Tensor, keep: Tensor, eps: float, relative: bool) -> Tensor:
     positive(eps, "eps", zero=True)
     if relative and keep.any():
         eps = eps * float(states[keep].norm(dim=-1).median())
-    return eps * slope / (slope.norm(dim=-1, keepdim=True) + TINY)
+    out: Tensor = eps * slope / (slope.norm(dim=-1, keepdim=True) + TINY)
+    return out
 
 
 def _checked(
