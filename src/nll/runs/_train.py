@@ -232,8 +232,7 @@ def _written(trainer: Any, out: Path, record: Mapping[str, Any]) -> None:
             (temporary / name).replace(target)
         temporary.rmdir()
         sync(out)
-    line = json.dumps({**record, "written": names}, indent=2, ensure_ascii=False)
-    write_atomic(out / RECORD, line + "\n")
+    write_atomic(out / RECORD, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
     shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
 
 

@@ -60,6 +60,10 @@ class LikelihoodTrainer(Trainer):  # type: ignore[misc]
             model = get_peft_model(model, peft_config)
         args.remove_unused_columns = False
         args.label_names = []
+        if args.ddp_find_unused_parameters is None:
+            # The unembedding works outside of the pass that several processes look through for
+            # weights without a gradient; every trained weight has one here.
+            args.ddp_find_unused_parameters = False
         self.encoder = Encoder(processing_class, max_length=max_length)
         train = None if train_dataset is None else self.prepared(train_dataset)
         held_out = None if eval_dataset is None else self.prepared(eval_dataset)
@@ -168,9 +172,13 @@ class LikelihoodTrainer(Trainer):  # type: ignore[misc]
             self.seen.setdefault(name, []).append(float(value))
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Add what was noted since the last line."""
-        means = {k: sum(v) / len(v) for k, v in self.seen.items() if v}
+        """Add what was noted since the last line, the mean over all processes."""
+        means = {k: sum(v) / len(v) for k, v in sorted(self.seen.items()) if v}
         self.seen.clear()
+        if means and self.args.world_size > 1:
+            mine = torch.tensor([list(means.values())], device=self.args.device)
+            found = self.accelerator.gather(mine).mean(0).tolist()
+            means = dict(zip(means, found, strict=True))
         super().log({**logs, **means}, *args, **kwargs)
 
     def pad(self, examples: Sequence[Any]) -> dict[str, Tensor]:
