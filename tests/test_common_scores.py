@@ -78,6 +78,7 @@ DIRECTION = {
     "mean_entropy": ("uncertain", expected, unsure),
     "mean_logp": ("natural", foreign, expected),
     "mean_nll": ("uncertain", expected, unsure),
+    "memorization_accuracy": ("memorised", foreign, expected),
     "min_k_plus_plus": ("member", foreign, expected),
     "min_k_prob": ("member", foreign, expected),
     "min_token_prob": ("certain", unsure, expected),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -23,6 +23,7 @@ gains = arrays(float, 5, elements=st.floats(-50, 50))
 weights = arrays(float, 5, elements=st.floats(0.01, 10))
 
 
+@settings(deadline=None)
 @given(weights, gains, st.floats(0, 2), st.floats(0.1, 100))
 def test_weights_stay_on_the_simplex_and_follow_the_gain(w, g, eta, total):
     found = mirror_ascent_step(w, g, eta, total)
@@ -37,6 +38,7 @@ def test_weights_stay_on_the_simplex_and_follow_the_gain(w, g, eta, total):
     assert (np.diff(growth) >= -1e-9 * growth[:-1]).all()
 
 
+@settings(deadline=None)
 @given(weights, gains)
 def test_two_steps_are_one_of_twice_the_size(w, g):
     twice = mirror_ascent_step(mirror_ascent_step(w, g, 0.05), g, 0.05)
@@ -73,6 +75,7 @@ def test_mirror_refusals(args, message):
         mirror_ascent_step(*args)
 
 
+@settings(deadline=None)
 @given(arrays(float, st.integers(0, 12), elements=st.floats(-5, 5)), st.integers(0, 15))
 def test_selection_takes_the_largest_that_help(g, m):
     found = select_negatives(g, m)

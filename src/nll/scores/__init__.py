@@ -71,6 +71,7 @@ from nll.scores._membership import (
     surp,
     zlib_score,
 )
+from nll.scores._memorization import memorization_accuracy
 from nll.scores._ood import likelihood_ratio, negative_likelihood, qa_ratio
 from nll.scores._perturb import fill_spans, perturb_spans, unigram_filler
 from nll.scores._reasoning import (
@@ -236,6 +237,7 @@ __all__ = [
     "mean_entropy",
     "mean_logp",
     "mean_nll",
+    "memorization_accuracy",
     "min_k_plus_plus",
     "min_k_prob",
     "min_token_prob",
