@@ -108,7 +108,7 @@ def between(low: float, high: float) -> Finding:
     ],
 )
 def test_verdicts(gain: Finding, loss: Finding, verdict: str) -> None:
-    assert inner.judge(gain, loss)[0] == verdict
+    assert inner.judge(gain, loss, between(1, 2), between(3, 4))[0] == verdict
 
 
 def test_the_study_runs_at_a_small_size(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,7 +82,7 @@ def claps(setting: Setting) -> Outcome:
             [s["near"] for s in steps],
         ),
     ]  # fmt: skip
-    verdict, why = judge(found[0], found[1])
+    verdict, why = judge(*found[:4])
     return Outcome(
         verdict,
         why,
@@ -264,18 +264,19 @@ def _readable(held: Pairs, given: Batch, states: Any, head: Any) -> list[dict[st
     return out
 
 
-def judge(gain: Finding, loss: Finding) -> tuple[Verdict, str]:
+def judge(gain: Finding, loss: Finding, kl: Finding, kl_random: Finding) -> tuple[Verdict, str]:
     """The verdict from CLAPS's gain in BLEU and the imposters' loss of likelihood."""
     low, high = (math.nan if x is None else x for x in (gain.low, gain.high))
     least = math.nan if loss.low is None else loss.low
     told = (
         f"BLEU changes by {gain.value:+.2f} [{low:+.2f}, {high:+.2f}] with full CLAPS; "
-        f"imposters lose {loss.value:.2f} nats a word more than random steps of equal length"
+        f"imposters lose {loss.value:.2f} nats a word more than random steps of equal length; "
+        f"distant targets are {kl.value:.2f} nats of KL away, random steps as long {kl_random.value:.2f}"
     )
     if not least > 0 or high < 0:
         return "not supported", f"{told}."
     if not low > 0:
-        return "inconclusive", f"{told}: the pairs are what they should be, the gain is not shown."
+        return "inconclusive", f"{told}. The imposters do what they should; a gain is not shown."
     return "supported", f"{told}."
 
 
