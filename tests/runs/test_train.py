@@ -271,6 +271,7 @@ def test_a_dry_run_tells_what_the_run_does_and_leaves_nothing(tmp_path, model, r
     assert found.memory["gradients"] == 4 * found.trained
 
 
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
 def test_merged_adapters_are_the_model(tmp_path, model, rows) -> None:
     """The written weights move only where adapters lie, and give what base + adapter gives."""
     from peft import PeftModel

@@ -17,6 +17,7 @@ from nll.cli._shared import cluster, columns, done, gather_options, model_option
 from nll.cli._study import study
 from nll.cli._terminal import progress, say
 from nll.cli._train import train_app
+from nll.cli._unlearn import unlearn_report
 
 if TYPE_CHECKING:
     from nll.runs import Cluster, Columns, GatherOptions, ModelOptions
@@ -37,6 +38,7 @@ app.command("eval")(eval_command)
 app.command()(parity)
 app.command()(study)
 app.command("serve")(serve_command)
+app.command("unlearn-report")(unlearn_report)
 
 
 def _version(wanted: bool) -> None:

@@ -132,13 +132,8 @@ def common(
     """What every trainer takes."""
     from nll._errors import BadInput
     from nll.runs._train import Source
+    from nll.runs._train_data import renamings
 
-    renamed = {}
-    for pair in column or ():
-        new, equals, old = pair.partition("=")
-        if not (new and equals and old):
-            raise BadInput(f"--column is NEW=OLD, such as prompt=question, not '{pair}'")
-        renamed[new] = old
     if device not in ("auto", "cpu"):
         raise BadInput(f"--device is auto or cpu, not '{device}'; CUDA_VISIBLE_DEVICES picks GPUs")
     rank = lora_rank if lora_rank is not None else 16 if lora else None
@@ -152,7 +147,7 @@ def common(
         "device": device, "gradient_checkpointing": gradient_checkpointing,
         "save_steps": save_steps,
     }  # fmt: skip
-    source = Source(data, eval_data or (), (), renamed, template)
+    source = Source(data, eval_data or (), (), renamings(column or ()), template)
     return Common(settings, source, out, resume, dry_run)
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import platform
 import shutil
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -99,9 +100,10 @@ def dry_run(settings: Settings, source: Source, out: Path, *, resume: bool = Fal
 
     rows = rows_of(settings.kind, source, settings.given)
     _look(out, _plan(settings, source, rows), resume)
-    trainer = trainer_of(
-        _with(settings, rows), rows.train, rows.held_out, out / CHECKPOINTS, empty=True
-    )
+    with tempfile.TemporaryDirectory() as folder:  # transformers makes the one it is given
+        trainer = trainer_of(
+            _with(settings, rows), rows.train, rows.held_out, Path(folder), empty=True
+        )
     return forecast(trainer)
 
 

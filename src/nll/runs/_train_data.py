@@ -150,6 +150,17 @@ def _named(values: Mapping[str, Any], renamed: Mapping[str, str], where: str) ->
     return out
 
 
+def renamings(pairs: Iterable[str]) -> dict[str, str]:
+    """New names to old ones, of `NEW=OLD`. Raises BadInput for anything else."""
+    out = {}
+    for pair in pairs:
+        new, equals, old = pair.partition("=")
+        if not (new and equals and old):
+            raise BadInput(f"--column is NEW=OLD, such as prompt=question, not '{pair}'")
+        out[new] = old
+    return out
+
+
 def digest(rows: Iterable[Mapping[str, Any]]) -> str:
     """SHA-256 of the rows as they are trained on, wherever they came from."""
     found = hashlib.sha256()

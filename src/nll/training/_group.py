@@ -69,7 +69,7 @@ class GroupRLTrainer(LikelihoodTrainer):
 
     def prepared(self, rows: Iterable[Row]) -> list[dict[str, Any]]:
         """The rows as they are; prompts are encoded when they are drawn."""
-        return checked(rows, ("prompt",), self.objective)
+        return [dict(row) for row in checked(rows, ("prompt",), self.objective)]
 
     def collated(self, examples: Sequence[Any]) -> dict[str, Any]:
         """The rows of a micro-batch."""
