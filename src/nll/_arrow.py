@@ -33,6 +33,8 @@ _WIDTHS = ("top_ids", "top_logp", "hidden")
 _NO_TAGS = pa.schema([])
 Tagged: TypeAlias = tuple[Trace, tuple[Any, ...]]
 _GROUP_ROWS = 256
+# What pyarrow and the values of a damaged file raise.
+_DAMAGED = (OSError, pa.ArrowException, ValueError, KeyError, IndexError, TypeError)
 _GROUP_BYTES = 64 << 20
 _REMEDY = "upgrade with: pip install -U nll"
 
@@ -76,7 +78,7 @@ def is_trace_file(path: str | os.PathLike[str]) -> bool:
             if file.read(4) != b"PAR1":
                 return False
         return b"nll.schema" in (pq.read_schema(path).metadata or {})
-    except (OSError, pa.ArrowException):
+    except _DAMAGED:
         return False
 
 
@@ -274,7 +276,7 @@ def _open(path: str | os.PathLike[str]) -> pq.ParquetFile:
         raise BadFile(f"{path}: no such file")
     try:
         return pq.ParquetFile(path)
-    except (OSError, pa.ArrowException):
+    except _DAMAGED:
         raise BadFile(f"{path} is not a whole Parquet file; make it again with nll trace") from None
 
 
@@ -305,7 +307,7 @@ def _read(file: pq.ParquetFile, path: str | os.PathLike[str], tags: pa.Schema) -
                 columns = [batch.column(name).to_pylist() for name in tags.names]
                 values = zip(*columns, strict=True) if columns else itertools.repeat(())
                 yield from zip(_decode(batch), values, strict=False)
-        except (OSError, pa.ArrowException):
+        except _DAMAGED:
             raise BadFile(f"{path} is damaged; make it again with nll trace") from None
 
 

@@ -94,7 +94,7 @@ def parquet_cells(path: str, source: Any, pick: Pick) -> Iterator[Cell]:
                     yield _parquet_cell(number, dict(zip(wanted, cells, strict=True)))
     except BadInput:
         raise
-    except (OSError, pa.ArrowException):
+    except (OSError, pa.ArrowException, ValueError):
         raise BadFile(f"{path} is not a whole Parquet file") from None
 
 
