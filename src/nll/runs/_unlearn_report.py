@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 FORGET, RETAIN, AUTHORS, FACTS = "forget", "retain", "real authors", "world facts"
 MEASURES = ("probability", "rouge_l", "truth_ratio", "memo")
+LABELS = {"rouge_l": "ROUGE-L recall", "truth_ratio": "truth ratio", "memo": "MEMO"}
 _TEXTS = 64  # texts that are traced at once, so that progress is seen
 LIMITS = (
     "These numbers compare models on the rows given. High forget quality says that truth ratios "
@@ -175,7 +176,9 @@ def unlearn_report(
             notes.append(
                 f"{bare} of {len(items)} rows of '{s}' have no perturbed_answer, so no truth ratio"
             )
-    return UnlearnReport(tuple(judged), tuple(f"{m} ({s})" for s, m in parts), tuple(notes))
+    return UnlearnReport(
+        tuple(judged), tuple(f"{LABELS.get(m, m)} ({s})" for s, m in parts), tuple(notes)
+    )
 
 
 def _measured(
@@ -246,11 +249,18 @@ def _rouge_l(
 def _memo(model: LanguageModel, name: str, asked: Sequence[tuple[str, Item]], how: How) -> float:
     if name != FORGET or how.memo_rows == 0 or how.max_new_tokens == 0:
         return Undefined("MEMO was not measured here")
-    from nll.negatives import greedy_continuations, memo_scores
+    from nll.negatives import greedy_continuations, memo_score
 
-    pairs = [(prompt, item.answer) for prompt, item in asked[: how.memo_rows]]
-    generate = greedy_continuations(model, max_new_tokens=how.max_new_tokens)
-    found = [m.mean for m in memo_scores(pairs, generate, window=how.memo_window)]
+    ask = greedy_continuations(model, max_new_tokens=how.max_new_tokens)
+
+    def mean(prompt: str, answer: str) -> float:
+        def generate(prompts: list[str]) -> list[str]:
+            # MEMO puts a space between question and answer; here stands what the template has.
+            return list(ask([prompt + how.template.space + p[len(prompt) + 1 :] for p in prompts]))
+
+        return memo_score(prompt, answer, generate, window=how.memo_window).mean
+
+    found = [mean(prompt, item.answer) for prompt, item in asked[: how.memo_rows]]
     kept = [m for m in found if not math.isnan(m)]
     return float(np.mean(kept)) if kept else Undefined("no answer is long enough for MEMO")
 
@@ -295,7 +305,6 @@ def table_of(report: UnlearnReport) -> list[tuple[str, str, list[float]]]:
             values = [float(getattr(m.sets[name], measure)) for m in report.models]
             if measure == "memo" and all(map(math.isnan, values)):
                 continue
-            label = {"rouge_l": "ROUGE-L recall", "memo": "MEMO", "truth_ratio": "truth ratio"}
-            row = f"{name}: {label.get(measure, measure)}"
+            row = f"{name}: {LABELS.get(measure, measure)}"
             rows.append((row, forgot if name == FORGET else kept, values))
     return rows

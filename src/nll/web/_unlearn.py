@@ -98,7 +98,7 @@ def _ratios(models: Sequence[Judged]) -> Markup | None:
     marks = [_level(v / 4) for v in range(5)]
     for power in range(low, high + 1, max(1, (high - low) // 6)):
         marks.append(
-            Markup('<text x="{}" y="{}" dy="14" text-anchor="middle">{}</text>').format(
+            Markup('<text x="{}" y="{}" dy="17" text-anchor="middle">{}</text>').format(
                 f"{x(power):.1f}", _H - _BOTTOM, f"{10.0**power:g}"
             )
         )
