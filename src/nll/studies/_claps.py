@@ -271,7 +271,8 @@ def judge(gain: Finding, loss: Finding, kl: Finding, kl_random: Finding) -> tupl
     told = (
         f"BLEU changes by {gain.value:+.2f} [{low:+.2f}, {high:+.2f}] with full CLAPS; "
         f"imposters lose {loss.value:.2f} nats a word more than random steps of equal length; "
-        f"distant targets are {kl.value:.2f} nats of KL away, random steps as long {kl_random.value:.2f}"
+        f"distant targets are {kl.value:.2f} nats of KL away, random steps as long "
+        f"{kl_random.value:.2f}"
     )
     if not least > 0 or high < 0:
         return "not supported", f"{told}."
