@@ -67,7 +67,8 @@ def u2a(setting: Setting) -> Outcome:
     share = _mean("bad answers whose gain is 0 or less", (gains <= 0).astype(float))
     tops = np.array([a.lowered for a in arms["largest gains"]])
     margins = [tops - [a.lowered for a in arms[n]] for n in ("random", "smallest gains")]
-    verdict, why = judge(rho, share, gains, margins)
+    unseen = np.array([a.lowered_held_out for a in arms["largest gains"]])
+    verdict, why = judge(rho, share, gains, margins, unseen)
     norms, nlls = others["gradient norm"], others["nll"]
     return Outcome(
         verdict,
@@ -80,6 +81,7 @@ def u2a(setting: Setting) -> Outcome:
             _mean("true answers whose gain is 0 or less", (others["good"] <= 0).astype(float)),
             _mean("largest gains lower J more than random ones by, nats", margins[0]),
             _mean("largest gains lower J more than smallest ones by, nats", margins[1]),
+            _mean("largest gains: J of held-out pairs lowered by, nats", unseen),
         ],
         baselines=[
             _rank("cosine alone and measured effect", (gains / norms)[alone], main),
@@ -131,14 +133,15 @@ def u2a(setting: Setting) -> Outcome:
 
 
 def judge(
-    rho: Finding, share: Finding, gains: Floats, margins: Sequence[Floats]
+    rho: Finding, share: Finding, gains: Floats, margins: Sequence[Floats], unseen: Floats
 ) -> tuple[Verdict, str]:
     """The falsifier first, then what the claim expects beyond it."""
     over, under = (float(m.mean()) for m in margins)
     told = (
         f"Gain and measured effect correlate at {rho.value:.2f}; {share.value:.0%} of the bad "
         f"answers have a gain of 0 or less; unlearning the 30 largest lowers J by {over:.3f} nats "
-        f"more than 30 random ones and by {under:.3f} more than the 30 smallest"
+        f"more than 30 random ones and by {under:.3f} more than the 30 smallest; on held-out pairs "
+        f"the largest {'lower' if unseen.mean() > 0 else 'raise'} it by {abs(unseen.mean()):.3f}"
     )
     if rho.value < 0.3 or (gains > 0).all() or (gains <= 0).all():
         return "not supported", f"{told}."
