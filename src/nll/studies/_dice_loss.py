@@ -210,8 +210,8 @@ def _judge(
     told = (
         f"at 0.5 dice over whole batches is {100 * squared[0]:+.1f} (squared denominator) and "
         f"{100 * straight[0]:+.1f} (linear) F1 points from cross entropy; at tuned thresholds the "
-        f"best overlap loss is {-100 * lead:+.1f} points from it. Dice of each token alone, the form "
-        f"that the paper writes, is {100 * tokens:+.1f} at 0.5, and weighted cross entropy "
+        f"best overlap loss is {-100 * lead:+.1f} points from it. Dice of each token alone, the "
+        f"form that the paper writes, is {100 * tokens:+.1f} at 0.5, and weighted cross entropy "
         + ("is not told apart from" if weighted[1] <= 0 <= weighted[2] else
            "is behind" if weighted[0] > 0 else "is ahead of")
         + " the linear form there"

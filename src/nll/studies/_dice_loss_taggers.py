@@ -132,7 +132,7 @@ def linear(
     optimizer = torch.optim.Adam([weight, bias], lr=LR)
     draw = torch.Generator().manual_seed(seed)
     for _ in range(epochs):
-        for batch in torch.randperm(len(x), generator=draw).split(BATCH):
+        for batch in torch.randperm(len(x), generator=draw).split(BATCH):  # type: ignore[no-untyped-call]
             optimizer.zero_grad()
             loss(weight[x[batch]].sum(1) + bias, target[batch]).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
