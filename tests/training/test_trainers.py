@@ -252,6 +252,7 @@ def test_adapters_are_trained_and_switched_off_for_the_reference(tmp_path) -> No
     assert torch.equal(torch.cat([p.detach().flatten() for p in base.values()]), before)
 
 
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
 def test_adapters_begin_with_the_numbers_of_the_seed(tmp_path) -> None:
     config = LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM")
     found = []
