@@ -12,6 +12,7 @@ import sys
 import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ TEXTS: list[Any] = [
 TOLERANCES = {
     "nll serve, by the openai client": 5e-5,
     "replay of a recording": 0.0,
+    "a Ray cluster": 5e-5,
     "nll serve, eight requests at once": 5e-5,
     "bfloat16 backbone": 0.6,
 }
@@ -60,6 +62,32 @@ def served(model: Any) -> Iterator[str]:
         server.should_exit = True
         thread.join(30)
         door.close()
+
+
+class OnRay:
+    """The model of a folder, run by `nll trace --engine ray`."""
+
+    def __init__(self, name: str, folder: Path):
+        self.name, self.folder = name, folder
+        self.identity = {"model": f"{name} on Ray"}
+
+    def trace(self, texts: Any, *, fields: Any, on_reject: Any = None) -> Iterator[nll.Trace]:
+        from nll.runs import Cluster, Columns, GatherOptions, ModelOptions, trace_to
+
+        rows = [
+            {"id": t.id, "text": t.text}
+            if t.prompt is None
+            else {"id": t.id, "prompt": t.prompt, "completion": t.text}
+            for t in texts
+        ]
+        asked, out = self.folder / "texts.jsonl", self.folder / "traces.parquet"
+        asked.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        options = ModelOptions(self.name, device="cpu", top_k=fields.top_k)
+        trace_to(
+            [str(asked)], out, [], Columns(), options, GatherOptions(), Cluster(workers=1),
+            say=lambda _: None, tick=lambda _: None,
+        )  # fmt: skip
+        yield from nll.read_traces(out)
 
 
 def tiny_pair() -> tuple[Any, Any]:
@@ -93,6 +121,12 @@ def measure(local: Any, half: Any) -> dict[str, Parity]:
         with Recorder(local, path) as recorder:
             list(recorder.trace(TEXTS))
         found["replay of a recording"] = parity(local, nll.load(f"replay:{path}"), TEXTS)
+        folder_of_it = Path(folder) / "model"
+        local.network.hf.save_pretrained(folder_of_it)
+        local.tokenizer.hf.save_pretrained(folder_of_it)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Ray's own, of its own parts
+            found["a Ray cluster"] = parity(local, OnRay(str(folder_of_it), Path(folder)), TEXTS)
     found["bfloat16 backbone"] = parity(local, half, TEXTS)
     return found
 
@@ -114,7 +148,10 @@ def test_check_10_the_kept_table_is_within_its_tolerances() -> None:
 
 @pytest.mark.parametrize(
     "which",
-    ["tiny", pytest.param("embedded", marks=[pytest.mark.slow, pytest.mark.model])],
+    [
+        pytest.param("tiny", marks=pytest.mark.slow),
+        pytest.param("embedded", marks=[pytest.mark.slow, pytest.mark.model]),
+    ],
 )
 def test_check_10_one_model_from_several_sources(which: str) -> None:
     for name, found in measure(*MODELS[which][1]()).items():
