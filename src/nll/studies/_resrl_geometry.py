@@ -70,8 +70,8 @@ def read(model: Any, question: str, answers: Sequence[str]) -> list[Answer]:
         place = slice(start - 1, len(row) - 1)
         delta = -torch.softmax(out.logits[i, place].float(), -1)
         delta[torch.arange(len(own)), own] += 1
-        states = (out.hidden_states[k][i, place].float() for k in (-2, -1))
-        found.append(Answer(own.tolist(), *states, delta))
+        before, last = (out.hidden_states[k][i, place].float() for k in (-2, -1))
+        found.append(Answer(own.tolist(), before, last, delta))
     return found
 
 
@@ -96,16 +96,14 @@ def look(right: Sequence[Answer], wrong: Sequence[Answer], seed: int) -> Questio
     label = np.array([d for a in wrong for d in differing(a.ids, right[-1].ids)], int)
     if label.min() == label.max():
         return None
-    states = {
-        name: tuple(torch.cat([getattr(a, name) for a in side]) for side in (right, wrong))
-        for name in ("penultimate", "last")
-    }
+    inner = [torch.cat([a.penultimate for a in side]) for side in (right, wrong)]
+    outer = [torch.cat([a.last for a in side]) for side in (right, wrong)]
     draw = torch.Generator().manual_seed(seed)
-    weight = residual_token_weights(*states["penultimate"], rank=RANK)
+    weight = residual_token_weights(inner[0], inner[1], rank=RANK)
     scores = {
         "penultimate": weight,
-        "last": residual_token_weights(*states["last"], rank=RANK),
-        "random subspace": random_residual(*states["penultimate"], draw),
+        "last": residual_token_weights(outer[0], outer[1], rank=RANK),
+        "random subspace": random_residual(inner[0], inner[1], draw),
         "nll": np.concatenate([a.nll for a in wrong]),
     }
     even = torch.ones_like(weight)
@@ -118,7 +116,7 @@ def look(right: Sequence[Answer], wrong: Sequence[Answer], seed: int) -> Questio
         name: float(
             likelihood_displacement(
                 right[0].delta, right[0].last, torch.cat([a.delta for a in wrong]),
-                states["last"][1], -w / len(w), lr=1.0,
+                outer[1], -w / len(w), lr=1.0,
             )
         )
         for name, w in weights.items()
