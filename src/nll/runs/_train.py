@@ -78,8 +78,10 @@ def rows_of(kind: str, source: Source, given: Mapping[str, Any]) -> Rows:
                 raise BadInput(f"{row.where} has no 'answer', which the reward compares with")
     refusals = None
     if source.refusals is not None:
-        with telling(source.refusals):
+        try:
             lines = source.refusals.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise BadInput(f"{source.refusals} cannot be read: {error}") from None
         refusals = [template.completion(line.strip()) for line in lines if line.strip()]
         if not refusals:
             raise BadInput(f"{source.refusals} holds no line to answer with")
@@ -126,7 +128,7 @@ def train(
     from nll.training import _job as job
 
     plan = _plan(settings, source, rows)
-    done = _look(out, plan, resume) if job.is_main() else None
+    done = _look(out, plan, resume) if job.is_main() else _finished(out) if resume else None
     if done is not None:
         return Trained(done, True)
     folder = out / CHECKPOINTS
@@ -192,7 +194,12 @@ def _look(out: Path, plan: Mapping[str, Any], resume: bool) -> dict[str, Any] | 
             f"{out} holds a run with other settings ({', '.join(changed)}); "
             "resume with the same ones, or name another folder"
         )
-    if RECORD not in held:
+    return _finished(out)
+
+
+def _finished(out: Path) -> dict[str, Any] | None:
+    """The record of a run that came to its end."""
+    if not (out / RECORD).is_file():
         return None
     record: dict[str, Any] = json.loads((out / RECORD).read_text(encoding="utf-8"))
     return record

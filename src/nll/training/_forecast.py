@@ -58,7 +58,7 @@ def forecast(trainer: LikelihoodTrainer) -> Forecast:
     per_epoch = max(1, math.ceil(batches / args.gradient_accumulation_steps))
     steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * per_epoch)
     trained = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
-    whole = sum(p.numel() for p in trainer.model.parameters())
+    whole = _size(trainer.model)
     return Forecast(
         examples=examples,
         roles=roles,
@@ -115,16 +115,22 @@ def _memory(trainer: LikelihoodTrainer, trained: int, whole: int, longest: int) 
         longest += trainer.max_completion_length
     # Kept for the backward pass of a layer: about ten states, four inner ones, attention's scores.
     token = 10 * wide + 4 * inner + heads * longest
-    kept = 1 if trainer.args.gradient_checkpointing else layers
+    names = ("activation_checkpointing", "gradient_checkpointing")
+    kept = 1 if any(getattr(trainer.args, name, False) for name in names) else layers
     states = rows * longest * (kept * token + layers * wide) * size
-    own_reference = trainer.reference is not None and not hasattr(trainer.model, "disable_adapter")
+    other = getattr(trainer.reference, "model", None)
+    compared = 0 if other is trainer.model or other is None else _size(other)
     return {
         "weights": 4 * whole,
-        "reference": 4 * whole if own_reference else 0,
+        "reference": 4 * compared,
         "gradients": 4 * trained,
         "optimizer": 8 * trained,
         "activations": states,
     }
+
+
+def _size(model: Any) -> int:
+    return sum(p.numel() for p in model.parameters())
 
 
 def quantiles(values: list[int]) -> tuple[int, int, int]:
