@@ -28,6 +28,7 @@ from nll.negatives._memo import (
 from nll.negatives._porter import porter_stem
 from nll.negatives._rouge import Rouge, rouge
 from nll.negatives._selection import Selected, mirror_ascent_step, select_negatives
+from nll.negatives._swap_facts import swap_facts
 from nll.negatives._u2a import U2A, Round, U2AResult
 from nll.objectives._adversarial import (
     adversarial_negative,
@@ -69,4 +70,5 @@ __all__ = [
     "rouge",
     "select_inverted_facts",
     "select_negatives",
+    "swap_facts",
 ]
