@@ -236,6 +236,8 @@ def test_hessian_vector_product():
     whole = torch.autograd.functional.hessian(inner, theta.detach())
     for loss in (inner, inner(theta)):
         np.testing.assert_allclose(hessian_vector_product(loss, theta, v), whole @ v, rtol=1e-12)
+    plain = hessian_vector_product(inner, theta.detach(), v.numpy())
+    np.testing.assert_allclose(plain, whole @ v, rtol=1e-12)
     spare = torch.zeros(1, dtype=torch.float64, requires_grad=True)
     longer = torch.tensor([1.0, 2, 5], dtype=torch.float64)
     found = hessian_vector_product(lambda p: inner(p[0]), [theta, spare], longer)

@@ -155,15 +155,18 @@ def hessian_vector_product(loss: Any, params: Any, vector: Any) -> Any:
     """(P,) product of the Hessian of a loss with a vector, by differentiating twice.
 
     loss: a scalar tensor that depends on params, or a function of params that gives one.
-    params: a tensor, or tensors in a fixed order, P numbers in all.   vector: (P,) tensor.
+    params: a tensor, or tensors in a fixed order, P numbers in all.   vector: (P,) numbers.
     A parameter that the loss does not depend on, or only linearly, has a row of zeros.
     Raises BadInput when the sizes disagree or the loss is no scalar.
     """
     import torch
 
-    given = params if isinstance(params, torch.Tensor) else list(params)
-    value = loss(given) if callable(loss) else loss
-    held = [given] if isinstance(given, torch.Tensor) else given
+    single = isinstance(params, torch.Tensor)
+    held = [params] if single else list(params)
+    if callable(loss):  # a plain point is as good as a parameter there
+        held = [p if p.requires_grad else p.detach().clone().requires_grad_() for p in held]
+    value = loss(held[0] if single else held) if callable(loss) else loss
+    vector = torch.as_tensor(vector, device=held[0].device)
     if not isinstance(value, torch.Tensor) or value.numel() != 1:
         raise BadInput("the loss must be one number, a tensor that depends on params")
     sizes = [p.numel() for p in held]
