@@ -293,8 +293,6 @@ def test_a_killed_run_that_is_resumed_ends_with_the_same_weights(
 @pytest.mark.parametrize("kind", ["unlearn", "preference", "offline-rl", "finetune"])
 def test_two_processes_give_the_loss_and_weights_of_one(tmp_path, model, kind) -> None:
     rows, options, _ = COMMANDS[kind]
-    if kind == "offline-rl":
-        options = []  # with a sampler every process draws for itself
     if kind == "unlearn":
         # Where gradients vanish, as SimNPO's do on a random model, AdamW makes steps of rounding.
         options = ["--objective", "npo", "--retain", "kl"]

@@ -173,7 +173,12 @@ def test_a_cut_batch_makes_the_same_update(tmp_path, kind: str) -> None:
         torch.testing.assert_close(other, found[0], atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("kind", ["unlearn", "preference"])
+KINDS["by priority"] = lambda m, t, a: OfflineRLTrainer(
+    m, a, sampler="priority", train_dataset=offline_rows() + offline_rows(), processing_class=t
+)
+
+
+@pytest.mark.parametrize("kind", ["unlearn", "preference", "by priority"])
 def test_a_resumed_run_ends_with_the_same_weights(tmp_path, kind: str) -> None:
     def run(folder: str, **more: Any) -> Any:
         model, tokenizer = model_and_tokenizer()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 _HOME = {
     "AlignedHead": "_nas_align",
     "Alignment": "_nas_align",
+    "ClapsTrainer": "_claps",
     "FinetuneTrainer": "_learn",
     "GroupRLTrainer": "_group",
     "LikelihoodTrainer": "_trainer",
@@ -22,6 +23,7 @@ _HOME = {
 __all__ = [
     "AlignedHead",
     "Alignment",
+    "ClapsTrainer",
     "FinetuneTrainer",
     "GroupRLTrainer",
     "LikelihoodTrainer",
@@ -33,6 +35,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from nll.training._claps import ClapsTrainer
     from nll.training._finetune import finetune_causal
     from nll.training._group import GroupRLTrainer
     from nll.training._learn import FinetuneTrainer, OfflineRLTrainer

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -145,10 +145,29 @@ class OfflineRLTrainer(LikelihoodTrainer):
         if self.sampler != "priority":
             return super()._get_train_sampler(rows)
         gains = [row["reward"] - row["value"] for row in rows]
-        chance = torch.Generator().manual_seed(self.args.data_seed or self.args.seed)
-        return torch.utils.data.WeightedRandomSampler(
-            objectives.advantage_priority_weights(gains).tolist(), len(gains), generator=chance
-        )
+        weights = objectives.advantage_priority_weights(gains).tolist()
+        return _ByPriority(weights, self.args.data_seed or self.args.seed)
+
+
+class _ByPriority(torch.utils.data.Sampler[int]):
+    """As many rows as there are, drawn by weight, anew in each epoch; a resumed run and every
+    process of several draw the same ones."""
+
+    def __init__(self, weights: Sequence[float], seed: int):
+        self.weights = torch.tensor(weights, dtype=torch.float64)
+        self.seed, self.epoch = seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """transformers says which it is, also when it goes on in the middle."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.weights)
+
+    def __iter__(self) -> Iterator[int]:
+        chance = torch.Generator().manual_seed(1_000_003 * self.seed + self.epoch)
+        drawn = torch.multinomial(self.weights, len(self.weights), True, generator=chance)
+        yield from drawn.tolist()
 
 
 def _variant(objective: str) -> Any:
