@@ -314,7 +314,8 @@ def test_two_processes_give_the_loss_and_weights_of_one(tmp_path, model, kind) -
     record = json.loads((tmp_path / "two" / "training.json").read_text())
     assert record["result"]["processes"] == 2
     for a, b in zip(*logs, strict=True):
-        for name in a:
+        # The noted parts are means over micro-batches, whatever their tokens; these are exact.
+        for name in ("loss", "grad_norm", "learning_rate", "step"):
             assert b[name] == pytest.approx(a[name], rel=1e-4, abs=1e-5), name
     assert apart(tmp_path / "one", model) > 1e-2
     assert apart(tmp_path / "one", tmp_path / "two") < 5e-5
