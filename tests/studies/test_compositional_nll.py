@@ -111,8 +111,9 @@ def test_digits_are_apart_and_whitened() -> None:
 def test_a_whole_run_of_toy_size(monkeypatch) -> None:
     monkeypatch.setattr(inner, "STEPS", 300)
     monkeypatch.setattr(inner, "WALKERS", 3)
-    toy = inner.Size(seeds=2, updates=301, points=200, hidden=8, digit_updates=20)
+    toy = inner.Size(seeds=2, updates=20, points=200, hidden=8, digit_updates=20)
     monkeypatch.setattr(inner, "Size", lambda: toy)
+    monkeypatch.setattr(inner, "_looks", lambda _: (5, 10, 20))
     outcome = inner.compositional_nll(Setting())
     first, plane, digits = outcome.tables.values()
     assert len(first) == 16

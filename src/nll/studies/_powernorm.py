@@ -88,8 +88,8 @@ def powernorm(setting: Setting) -> Outcome:
             "Intervals are t intervals over seeds; arms of a seed share start and batches.",
             "Drift: |batch - running| over the running standard deviation (mean) or value (others),"
             " mean over channels, layers and the last quarter of training. The running values of "
-            "both forget a tenth at each step; PowerNorm sees channels after GroupScale, so part "
-            "of its calm is that.",
+            "both forget a tenth at each step; PowerNorm sees channels after GroupScale, "
+            "BatchNorm as they are.",
             f"PowerNorm's warm-up is the step size's, {size.warmup} updates, as in the paper's "
             "models. Then, as in BatchNorm and PN-V at all times, a batch's statistics hold later "
             f"characters of the same text; '{LEAKFREE}' starts from one pass and has no warm-up.",
