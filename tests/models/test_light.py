@@ -83,6 +83,6 @@ def test_a_text_is_traced_without_importing_transformers() -> None:
         "assert 'transformers' not in sys.modules; print(t.values('logp').sum())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    whole = nll.from_transformers(*(x.whole for x in open_light(embedded_folder())))
+    whole = nll.models.from_transformers(*(x.whole for x in open_light(embedded_folder())))
     (trace,) = whole.trace(["The capital of France is Paris."])
     np.testing.assert_allclose(float(done.stdout), trace.values("logp").sum(), atol=1e-4)
