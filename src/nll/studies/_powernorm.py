@@ -59,7 +59,9 @@ def powernorm(setting: Setting) -> Outcome:
     }
     worst = max(r.nll for r in held[PN])
     diverged = not worst < trivial["characters alone, test nll"]
-    verdict, why = _judge(gaps[BN], gaps[LN], diverged, {k: np.mean(v) for k, v in drift.items()})
+    verdict, why = _judge(
+        gaps[BN], gaps[LN], diverged, {k: float(np.mean(v)) for k, v in drift.items()}
+    )
     return Outcome(
         verdict,
         why,

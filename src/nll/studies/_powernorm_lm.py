@@ -59,8 +59,8 @@ def encode(train: str, test: str, other: str) -> Text:
     for c in train:
         count[c] = count.get(c, 0) + 1
     known = {c: i + 1 for i, c in enumerate(sorted(c for c, n in count.items() if n >= 20))}
-    parts = (np.array([known.get(c, 0) for c in t], np.int64) for t in (train, test, other))
-    return Text(*parts, len(known) + 1)
+    a, b, c = (np.array([known.get(s, 0) for s in t], np.int64) for t in (train, test, other))
+    return Text(a, b, c, len(known) + 1)
 
 
 def arms(size: Size) -> dict[str, Make]:
@@ -157,7 +157,7 @@ def train(
                 drifts.setdefault(key, []).append([layer[key] for layer in seen.found])
             seen.found.clear()
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         rate.step()
