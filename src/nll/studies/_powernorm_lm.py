@@ -59,8 +59,10 @@ def encode(train: str, test: str, other: str) -> Text:
     for c in train:
         count[c] = count.get(c, 0) + 1
     known = {c: i + 1 for i, c in enumerate(sorted(c for c, n in count.items() if n >= 20))}
-    a, b, c = (np.array([known.get(s, 0) for s in t], np.int64) for t in (train, test, other))
-    return Text(a, b, c, len(known) + 1)
+    own, here, there = (
+        np.array([known.get(s, 0) for s in t], np.int64) for t in (train, test, other)
+    )
+    return Text(own, here, there, len(known) + 1)
 
 
 def arms(size: Size) -> dict[str, Make]:
