@@ -201,11 +201,14 @@ def test_reliability_20_a_planted_secret_is_written_nowhere(
     secret = "planted-7f3a9c"
     for name in ("HF_TOKEN", "OPENAI_API_KEY", "NLL_SECRET", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, secret)
-    model = f"http://user:{secret}@host/v1"
-    interrupted = nll_there(*data, "-o", "cut.parquet", "--model", model)
+    refused = nll_there(*data, "-o", "no.parquet", "--model", f"http://user:{secret}@host/v1")
+    said = "".join(refused.communicate())
+    assert refused.returncode == 2
+    assert "must hold no key" in said
+    interrupted = nll_there(*data, "-o", "cut.parquet", "--model", "http://host/v1")
     wait_for(tmp_path / "log", 60, interrupted)
     interrupted.kill()
-    said = "".join(interrupted.communicate())
+    said += "".join(interrupted.communicate())
     assert (tmp_path / "cut.parquet.partial").is_dir()
     monkeypatch.setenv("LETTERS_DELAY", "0")
     (tmp_path / "in.jsonl").write_text('{"text": "short"}\n{"text": ""}\n')
