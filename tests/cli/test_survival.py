@@ -205,7 +205,7 @@ def test_reliability_20_a_planted_secret_is_written_nowhere(
     said = "".join(refused.communicate())
     assert refused.returncode == 2
     assert "must hold no key" in said
-    interrupted = nll_there(*data, "-o", "cut.parquet", "--model", "http://host/v1")
+    interrupted = nll_there(*data, "-o", "cut.parquet")
     wait_for(tmp_path / "log", 60, interrupted)
     interrupted.kill()
     said += "".join(interrupted.communicate())
