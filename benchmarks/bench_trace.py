@@ -53,7 +53,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     print(machine())
     model = nll.load()
-    whole = nll.models.from_transformers(model.network.hf, model.tokenizer.whole)
+    whole = nll.models.from_transformers(model.network.hf, model.tokenizer.hf.whole)
     flops = 2 * sum(p.numel() for p in model.network.hf.parameters())  # a token; attention apart
     peak = product()
     print(f"float32 matrix product: {peak:.0f} GFLOP/s")
