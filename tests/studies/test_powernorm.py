@@ -11,7 +11,7 @@ import torch
 from nll.studies import Finding, Setting
 from nll.studies import _powernorm as inner
 from nll.studies import _powernorm_lm as lm
-from nll.studies._common import over_seeds
+from nll.studies._common import seeds_finding
 
 TOY = lm.Size(
     layers=2, width=8, heads=2, context=8, batch=4, updates=12, warmup=3, lr=5e-3, test=12
@@ -124,7 +124,7 @@ def test_verdicts(batch, layer, diverged, quadratic, verdict: str) -> None:
 
 
 def test_few_seeds_have_wide_intervals() -> None:
-    found = over_seeds("x", [1.0, 2.0, 3.0])
+    found = seeds_finding("x", [1.0, 2.0, 3.0])
     assert (found.value, found.n) == (2, 3)
     assert found.high - found.value == pytest.approx(4.302653 / math.sqrt(3), rel=1e-5)
-    assert over_seeds("x", [1.0]).low is None
+    assert seeds_finding("x", [1.0]).low is None

@@ -18,6 +18,7 @@ from nll.models._encode import Encoded, Tokenizer, encode
 from nll.models._generate import generate
 from nll.models._layout import Batch, Segment, common_prefix, plan, windows
 from nll.models._network import Network
+from nll.models._options import Continues
 from nll.models._protocol import DEFAULT_FIELDS, LanguageModel, OnReject
 from nll.trace import (
     PAST_END,
@@ -35,7 +36,7 @@ LARGEST_CHUNK = 65_536
 MOST_TEXTS = 4_096  # equal texts share all their tokens, and a chunk of them must end too
 
 
-class LocalModel:
+class LocalModel(Continues):
     """A causal language model in this process; see `nll.load` for how to get one."""
 
     def __init__(
@@ -132,17 +133,6 @@ class LocalModel:
             raise BadInput("generate takes several prompts; for one write generate([prompt])")
         how = How(max_new_tokens, n, temperature, top_p, top_k, tuple(stop), fields, greedy)
         return generate(self, prompts, how, seed=seed, on_reject=on_reject)
-
-    def continuations(
-        self, prompt: str, continuations: Sequence[str], *, fields: Fields = DEFAULT_FIELDS
-    ) -> list[Trace]:
-        """Traces of several continuations of one prompt, which is read once."""
-        return list(self.trace([Text.pair(prompt, c) for c in continuations], fields=fields))
-
-    def options(self, prompt: str, continuations: Sequence[str]) -> Array:
-        """(n,) log p(continuation | prompt), nats, float64."""
-        traces = self.continuations(prompt, continuations, fields=Fields())
-        return np.array([t.values("logp").sum() for t in traces])
 
     def _partner(self, reference: LanguageModel) -> Network:
         if not isinstance(reference, LocalModel):

@@ -15,6 +15,7 @@ from nll import __version__
 from nll._errors import BadFile, BadInput, BadModel, BadText, MissingExtra
 from nll.models._align import align
 from nll.models._capabilities import FIELDS, Capabilities
+from nll.models._options import Continues
 from nll.models._protocol import DEFAULT_FIELDS, LanguageModel, OnReject
 from nll.models._remote_payload import BadAnswer, Piece
 from nll.models._remote_trace import whole_text
@@ -26,7 +27,7 @@ _ABSENT = {"hidden", "cross_mean", "cross_var", "boundary", "boundary_at"}
 CAPABILITIES = Capabilities(frozenset(FIELDS) - _ABSENT, source="llama.cpp")
 
 
-class LlamaCppModel:
+class LlamaCppModel(Continues):
     """A model in llama.cpp; texts are read one by one."""
 
     def __init__(self, engine: Any, provenance: Provenance, bos: bool):
@@ -152,17 +153,6 @@ class LlamaCppModel:
             "llama.cpp is used for scoring here; for answers serve the file with llama-server and "
             "name its address"
         )
-
-    def continuations(
-        self, prompt: str, continuations: Sequence[str], *, fields: Fields = DEFAULT_FIELDS
-    ) -> list[Trace]:
-        """Traces of several continuations of one prompt."""
-        return list(self.trace([Text.pair(prompt, c) for c in continuations], fields=fields))
-
-    def options(self, prompt: str, continuations: Sequence[str]) -> Array:
-        """(n,) log p(continuation | prompt), nats, float64."""
-        traces = self.continuations(prompt, continuations, fields=Fields())
-        return np.array([t.values("logp").sum() for t in traces])
 
 
 def _blank(n: int, fields: Fields) -> dict[str, Any]:

@@ -10,13 +10,12 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import urlsplit
 
-import numpy as np
-
 from nll import __version__
 from nll._errors import BadInput, BadModel, BadText
 from nll.models._capabilities import Capabilities
 from nll.models._fan import fan
 from nll.models._openai_client import Caller, check_url, home_url, key_for
+from nll.models._options import Continues
 from nll.models._probe import check_own, probe
 from nll.models._protocol import DEFAULT_FIELDS, LanguageModel, OnReject
 from nll.models._remote_payload import BadAnswer, read_chat, read_completion
@@ -30,14 +29,14 @@ from nll.models._remote_trace import (
     written_trace,
 )
 from nll.models._retry import UNAVAILABLE, Retry
-from nll.trace import Array, Fields, Provenance, Rejected, Text, TextLike, Trace
+from nll.trace import Fields, Provenance, Rejected, Text, TextLike, Trace
 
 # Rows in a row that got no answer, each after all its tries: the server is gone, not the row bad.
 GIVE_UP = 20
 LEAST_TOP = 5
 
 
-class ServedModel:
+class ServedModel(Continues):
     """A model that answers over HTTP; see `nll.models.from_openai` for how to get one."""
 
     def __init__(self, caller: Caller, name: str, *, concurrency: int):
@@ -276,17 +275,6 @@ class ServedModel:
         body = generation(self.source, self.name, asked, options)
         call = self._caller.chat if chat else self._caller.completion
         return call(body, read)
-
-    def continuations(
-        self, prompt: str, continuations: Sequence[str], *, fields: Fields = DEFAULT_FIELDS
-    ) -> list[Trace]:
-        """Traces of several continuations of one prompt."""
-        return list(self.trace([Text.pair(prompt, c) for c in continuations], fields=fields))
-
-    def options(self, prompt: str, continuations: Sequence[str]) -> Array:
-        """(n,) log p(continuation | prompt), nats, float64."""
-        traces = self.continuations(prompt, continuations, fields=Fields())
-        return np.array([t.values("logp").sum() for t in traces])
 
 
 def from_openai(

@@ -10,11 +10,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-import numpy as np
-
 from nll import __version__
 from nll._errors import BadFile, BadInput, BadModel, BadText, MissingField
 from nll.models._capabilities import FIELDS, Capabilities, capabilities
+from nll.models._options import Continues
 from nll.models._protocol import DEFAULT_FIELDS, LanguageModel, OnReject
 from nll.models._record import (
     SCHEMA,
@@ -27,10 +26,10 @@ from nll.models._record import (
 )
 from nll.models._remote_payload import BadAnswer, read_completion
 from nll.models._remote_trace import pieces_of, read_trace, whole_text
-from nll.trace import Array, Fields, Provenance, Rejected, Text, TextLike, Trace
+from nll.trace import Fields, Provenance, Rejected, Text, TextLike, Trace
 
 
-class Recorder:
+class Recorder(Continues):
     """A model that writes every answer it passes on to a file for `replay:FILE`.
 
         with nll.models.Recorder(model, "answers.jsonl") as recorded:
@@ -121,17 +120,6 @@ class Recorder:
             self._write(ask_of_prompt(prompt, settings), answers)
             yield answers
 
-    def continuations(
-        self, prompt: str, continuations: Sequence[str], *, fields: Fields = DEFAULT_FIELDS
-    ) -> list[Trace]:
-        """Traces of several continuations of one prompt."""
-        return list(self.trace([Text.pair(prompt, c) for c in continuations], fields=fields))
-
-    def options(self, prompt: str, continuations: Sequence[str]) -> Array:
-        """(n,) log p(continuation | prompt), nats, float64."""
-        traces = self.continuations(prompt, continuations, fields=Fields())
-        return np.array([t.values("logp").sum() for t in traces])
-
 
 def settings_of(index: int, options: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that decide an answer, defaults filled in; prompt i counts its own seed."""
@@ -141,7 +129,7 @@ def settings_of(index: int, options: Mapping[str, Any]) -> dict[str, Any]:
     return {**held, "seed": held["seed"] + index, "stop": list(held["stop"])}
 
 
-class ReplayModel:
+class ReplayModel(Continues):
     """Recorded answers under the protocol of a model; see `nll.models.open_replay`."""
 
     def __init__(self, path: Path):
@@ -277,17 +265,6 @@ class ReplayModel:
             for trace in found:
                 _check_held(trace, fields)
             yield found
-
-    def continuations(
-        self, prompt: str, continuations: Sequence[str], *, fields: Fields = DEFAULT_FIELDS
-    ) -> list[Trace]:
-        """Recorded traces of several continuations of one prompt."""
-        return list(self.trace([Text.pair(prompt, c) for c in continuations], fields=fields))
-
-    def options(self, prompt: str, continuations: Sequence[str]) -> Array:
-        """(n,) log p(continuation | prompt), nats, float64."""
-        traces = self.continuations(prompt, continuations, fields=Fields())
-        return np.array([t.values("logp").sum() for t in traces])
 
 
 def _check_held(trace: Trace, fields: Fields) -> None:

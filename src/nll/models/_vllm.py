@@ -18,6 +18,7 @@ from nll import __version__
 from nll._errors import BadInput, BadModel, BadText, MissingExtra
 from nll.models._capabilities import Capabilities
 from nll.models._encode import Encoded, Tokenizer, encode, make_tokenizer
+from nll.models._options import Continues
 from nll.models._protocol import DEFAULT_FIELDS, LanguageModel, OnReject
 from nll.trace import Array, Fields, Provenance, Rejected, Text, TextLike, Trace
 
@@ -30,7 +31,7 @@ CAPABILITIES = Capabilities(
 )  # fmt: skip
 
 
-class VllmModel:
+class VllmModel(Continues):
     """A model held by a `vllm.LLM`; tokenised by its own tokenizer with nll's BOS rule."""
 
     def __init__(self, engine: Any, tokenizer: Tokenizer, provenance: Provenance):
@@ -240,17 +241,6 @@ class VllmModel:
                 vocab=self._strings(ids, columns),
             ))  # fmt: skip
         return found
-
-    def continuations(
-        self, prompt: str, continuations: Sequence[str], *, fields: Fields = DEFAULT_FIELDS
-    ) -> list[Trace]:
-        """Traces of several continuations of one prompt."""
-        return list(self.trace([Text.pair(prompt, c) for c in continuations], fields=fields))
-
-    def options(self, prompt: str, continuations: Sequence[str]) -> Array:
-        """(n,) log p(continuation | prompt), nats, float64."""
-        traces = self.continuations(prompt, continuations, fields=Fields())
-        return np.array([t.values("logp").sum() for t in traces])
 
 
 def _columns(

@@ -43,18 +43,6 @@ def seeds_finding(name: str, values: Sequence[float]) -> Finding:
     )
 
 
-def over_seeds(name: str, values: Sequence[float]) -> Finding:
-    """Mean of a few seeds with its 95% t interval, which does not hide how few they are."""
-    held = np.asarray(values, float)
-    mean = float(held.mean())
-    if len(held) < 2:
-        return Finding(name, mean, n=len(held))
-    from scipy.stats import t
-
-    half = float(t.ppf(0.975, len(held) - 1) * held.std(ddof=1) / np.sqrt(len(held)))
-    return Finding(name, mean, mean - half, mean + half, len(held))
-
-
 def by_name(findings: Sequence[Finding]) -> Mapping[str, Finding]:
     """Findings by their name."""
     return {f.name: f for f in findings}

@@ -12,7 +12,7 @@ import numpy as np
 
 from nll import metrics
 from nll.studies import _meco_models as models
-from nll.studies._common import COLOURS, over_seeds
+from nll.studies._common import COLOURS, seeds_finding
 from nll.studies._meco_models import METHODS, Floats, Walk
 from nll.studies._study import Finding, Outcome, Setting, Verdict, study
 
@@ -62,14 +62,14 @@ def compositional_nll(setting: Setting) -> Outcome:
     covered = [(mean, sd) for mean, sd in models.rows() if sd == mean]
     speed = [speedup(walks[m, s, "MECO"], walks[m, s, "NCE"], m, setting.seed) for m, s in covered]
     gaps = {
-        noise: over_seeds(
+        noise: seeds_finding(
             f"MECO minus NCE, test nll, {noise}",
             [a[-1] - b[-1] for a, b in zip(of["MECO"], of["NCE"], strict=True)],
         )
         for noise, of in plane.items()
     }
     better = {
-        kind: over_seeds(
+        kind: seeds_finding(
             f"MECO minus NCE, AUROC of {kind}",
             [a[kind] - b[kind] for a, b in zip(strange["MECO"], strange["NCE"], strict=True)],
         )
@@ -85,12 +85,12 @@ def compositional_nll(setting: Setting) -> Outcome:
         findings=[*speed, *gaps.values(), *better.values()],
         baselines=[
             *(
-                over_seeds(f"the noise itself, test nll, {noise}", [r[0] for r in of["noise"]])
+                seeds_finding(f"the noise itself, test nll, {noise}", [r[0] for r in of["noise"]])
                 for noise, of in plane.items()
             ),
             Finding("true entropy on the plane", truth),
             *(
-                over_seeds(f"the noise itself, AUROC of {kind}",
+                seeds_finding(f"the noise itself, AUROC of {kind}",
                            [r[kind] for r in strange["noise"]])
                 for kind in KINDS
             ),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nll.studies import _powernorm_lm as lm
-from nll.studies._common import COLOURS, over_seeds
+from nll.studies._common import COLOURS, seeds_finding
 from nll.studies._powernorm_lm import BN, LEAKFREE, LN, PN, Size, Text, Trained
 from nll.studies._study import Finding, Outcome, Setting, Verdict, study
 
@@ -51,7 +51,7 @@ def powernorm(setting: Setting) -> Outcome:
         "PowerNorm, quadratic mean": _late(held[PN], "quadratic_mean"),
     }
     gaps = {
-        other: over_seeds(
+        other: seeds_finding(
             f"{PN} minus {other}, test nll",
             [a.nll - b.nll for a, b in zip(held[PN], held[other], strict=True)],
         )
@@ -67,15 +67,15 @@ def powernorm(setting: Setting) -> Outcome:
         why,
         findings=[
             *gaps.values(),
-            *(over_seeds(f"drift at the end: {k}", v) for k, v in drift.items()),
-            over_seeds(
+            *(seeds_finding(f"drift at the end: {k}", v) for k, v in drift.items()),
+            seeds_finding(
                 "drift at the end: BatchNorm's variance minus PowerNorm's quadratic mean",
                 [a - b for a, b in zip(drift["BatchNorm, variance"],
                                        drift["PowerNorm, quadratic mean"], strict=True)],
             ),
         ],
         baselines=[
-            *(over_seeds(f"{n}, test nll", [r.nll for r in held[n]]) for n in (LN, "RMSNorm")),
+            *(seeds_finding(f"{n}, test nll", [r.nll for r in held[n]]) for n in (LN, "RMSNorm")),
             *(Finding(name, value) for name, value in trivial.items()),
             *(Finding(f"drift of independent Gaussian values: {k}", v)
               for k, v in independent(size, setting.seed).items()),
