@@ -151,8 +151,8 @@ def test_check_24_memory_is_bounded_and_no_vocabulary_sized_table_exists(model) 
             nonlocal largest
             out = func(*args, **(kwargs or {}))
             for value in out if isinstance(out, tuple | list) else [out]:
-                if isinstance(value, torch.Tensor) and value.dim() == 2:
-                    rows, width = value.shape
+                if isinstance(value, torch.Tensor) and value.dim() >= 2:
+                    rows, width = value.flatten(0, -2).shape
                     own = value.untyped_storage().data_ptr() != weight
                     if width == 49_152 and own and value.is_floating_point():
                         largest = max(largest, rows)

@@ -33,15 +33,8 @@ class LightLlama:
         self.weights = weights
         self.config = SimpleNamespace(**config, _attn_implementation="sdpa")
         self.config.get_text_config = lambda: self.config
+        self.base_model = LightBackbone(weights, self.config)
         self._open_whole = whole
-        theta = float(config["rope_parameters"]["rope_theta"])
-        half = torch.arange(0, config["head_dim"], 2, dtype=torch.float32)
-        self._frequencies = 1.0 / theta ** (half / config["head_dim"])
-
-    @property
-    def base_model(self) -> LightLlama:
-        """Itself: it ends with the states that enter the unembedding."""
-        return self
 
     @cached_property
     def whole(self) -> Any:
@@ -68,10 +61,21 @@ class LightLlama:
         return SimpleNamespace(weight=self.weights[EMBEDDING], bias=None)
 
     def __call__(self, input_ids: torch.Tensor, **given: Any) -> Any:
-        """As `forward`, with the (B, T, V) logits."""
-        out = self.forward(input_ids, **given)
+        """The states of `base_model` with the (B, T, V) logits."""
+        out = self.base_model(input_ids, **given)
         out.logits = functional.linear(out.last_hidden_state, self.weights[EMBEDDING])
         return out
+
+
+class LightBackbone:
+    """All of it but the unembedding."""
+
+    def __init__(self, weights: dict[str, torch.Tensor], config: SimpleNamespace):
+        self.weights = weights
+        self.config = config
+        theta = float(config.rope_parameters["rope_theta"])
+        half = torch.arange(0, config.head_dim, 2, dtype=torch.float32)
+        self._frequencies = 1.0 / theta ** (half / config.head_dim)
 
     def forward(
         self,
@@ -98,6 +102,8 @@ class LightLlama:
             up = functional.linear(h, w[name + "mlp.up_proj.weight"])
             x = x + functional.linear(gate.mul_(up), w[name + "mlp.down_proj.weight"])
         return SimpleNamespace(last_hidden_state=self._norm(x, "model.norm"))
+
+    __call__ = forward
 
     def _norm(self, x: torch.Tensor, name: str) -> torch.Tensor:
         weight = self.weights[name + ".weight"]
