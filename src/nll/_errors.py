@@ -34,3 +34,10 @@ class BadModel(NllError, ValueError):
 
 class BadFile(BadInput):
     """A file that is not what its name says, is damaged, or comes from a newer version."""
+
+
+def first_line(error: BaseException, most: int = 300) -> str:
+    """The first line of another package's error, cut at `most` characters, without the advice that
+    follows; the name of its kind when it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:most] if lines else type(error).__name__

@@ -19,7 +19,7 @@ from nll.models._generate import generate
 from nll.models._layout import Batch, Segment, common_prefix, plan, windows
 from nll.models._network import Network
 from nll.models._options import Continues
-from nll.models._protocol import DEFAULT_FIELDS, LanguageModel, OnReject
+from nll.models._protocol import DEFAULT_FIELDS, LanguageModel, OnReject, identity_of
 from nll.trace import (
     PAST_END,
     Array,
@@ -53,14 +53,11 @@ class LocalModel(Continues):
     @property
     def identity(self) -> Mapping[str, str]:
         """Everything that decides the numbers."""
-        p = self.provenance
-        named = {
-            "model": p.model, "revision": p.revision, "weights": p.weights,
-            "tokenizer": p.tokenizer, "dtype": p.dtype, "bos": p.bos, "backend": p.backend,
-            "library": p.library, "context": str(self.network.context),
-            "device": self.network.device.type,
-        }  # fmt: skip
-        return {k: v for k, v in named.items() if v is not None}
+        return identity_of(
+            self.provenance,
+            context=str(self.network.context),
+            device=self.network.device.type,
+        )
 
     @cached_property
     def boundary_ids(self) -> torch.Tensor:

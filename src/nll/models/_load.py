@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nll._errors import BadInput, BadModel, MissingExtra
+from nll._errors import BadInput, BadModel, MissingExtra, first_line
 from nll.models._sources import opener
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def _open(
     try:
         place = torch.device(_device(device))
     except RuntimeError as error:
-        raise BadInput(f"unknown device {device!r}: {_line(error)}") from None
+        raise BadInput(f"unknown device {device!r}: {first_line(error)}") from None
     whole = dtype == "int8"
     if whole and place.type != "cpu":
         raise BadInput("dtype int8 is for the CPU; on a GPU use bfloat16 or float16")
@@ -158,7 +158,7 @@ def _open(
                 use_safetensors=True, **common,
             ).to(place)  # fmt: skip
     except (OSError, ValueError, KeyError) as error:
-        raise BadModel(f"cannot load the model {shown}: {_line(error)}") from None
+        raise BadModel(f"cannot load the model {shown}: {first_line(error)}") from None
     found = from_transformers(
         model, tokenizer, name=shown, bos=bos, batch_tokens=batch_tokens,
         revision=getattr(model.config, "_commit_hash", None) or revision,
@@ -218,9 +218,3 @@ def _device(name: str) -> str:
     if name != "auto":
         return name
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _line(error: BaseException) -> str:
-    """The first line of somebody else's error, without the advice that follows."""
-    text = str(error).strip().splitlines()
-    return text[0][:300] if text else type(error).__name__

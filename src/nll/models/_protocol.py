@@ -5,10 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
-from nll.trace import Array, Fields, Rejected, TextLike, Trace
+from nll.trace import Array, Fields, Provenance, Rejected, TextLike, Trace
 
 OnReject = Callable[[Rejected], None]
 DEFAULT_FIELDS = Fields(top_k=10)
+
+
+def identity_of(made: Provenance, **more: str) -> dict[str, str]:
+    """`LanguageModel.identity` of a model whose traces come about like this, with what else decides
+    its numbers; what is not known is left out."""
+    known = {
+        "model": made.model, "revision": made.revision, "weights": made.weights,
+        "tokenizer": made.tokenizer, "dtype": made.dtype, "bos": made.bos,
+        "backend": made.backend, "library": made.library,
+    }  # fmt: skip
+    return {k: v for k, v in known.items() if v is not None} | more
 
 
 @runtime_checkable

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from nll._errors import BadInput
+from nll._errors import BadInput, first_line
 from nll.trace import OPTIONAL, PER_TOKEN, Array, Provenance, Text, TextLike, Trace
 
 SCHEMA = 1
@@ -58,8 +58,8 @@ def trace_from_json(held: Mapping[str, Any]) -> Trace:
             provenance=Provenance.from_json(json.dumps(held["provenance"])),
         )  # fmt: skip
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        line = str(error).split("\n", 1)[0]
-        raise BadInput(f"not a recorded trace: {type(error).__name__}: {line}") from None
+        kind = type(error).__name__
+        raise BadInput(f"not a recorded trace: {kind}: {first_line(error)}") from None
 
 
 def _plain(array: Array) -> Any:

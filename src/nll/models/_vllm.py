@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from nll import __version__
-from nll._errors import BadInput, BadModel, BadText, MissingExtra
+from nll._errors import BadInput, BadModel, BadText, MissingExtra, first_line
 from nll.models._capabilities import Capabilities
 from nll.models._encode import Encoded, Tokenizer, encode, make_tokenizer
 from nll.models._options import Continues
-from nll.models._protocol import DEFAULT_FIELDS, LanguageModel, OnReject
+from nll.models._protocol import DEFAULT_FIELDS, LanguageModel, OnReject, identity_of
 from nll.trace import Array, Fields, Provenance, Rejected, Text, TextLike, Trace
 
 MAX_LOGPROBS = 50
@@ -51,13 +51,7 @@ class VllmModel(Continues):
     @property
     def identity(self) -> Mapping[str, str]:
         """Everything that decides the numbers, as far as vLLM tells it."""
-        p = self.provenance
-        named = {
-            "model": p.model, "revision": p.revision, "tokenizer": p.tokenizer, "dtype": p.dtype,
-            "bos": p.bos, "backend": p.backend, "library": p.library,
-            "context": str(self.context), "device": "cuda",
-        }  # fmt: skip
-        return {k: v for k, v in named.items() if v is not None}
+        return identity_of(self.provenance, context=str(self.context), device="cuda")
 
     def trace(
         self,
@@ -298,8 +292,7 @@ def open_vllm(name: str, **options: Any) -> LanguageModel:
             logprobs_mode="raw_logprobs",
         )  # fmt: skip
     except (OSError, ValueError, RuntimeError) as error:
-        line = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-        raise BadModel(f"vLLM cannot open {wanted}: {line}") from None
+        raise BadModel(f"vLLM cannot open {wanted}: {first_line(error)}") from None
     read = make_tokenizer(engine.get_tokenizer(), options.get("bos", "auto"))
     config = engine.llm_engine.model_config
     provenance = Provenance(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 from urllib.parse import parse_qs, urlsplit
 
-from nll._errors import BadFile, BadInput, MissingExtra
+from nll._errors import BadFile, BadInput, MissingExtra, first_line
 from nll.runs._formats import Cell, Pick
 
 SUFFIXES = (".txt", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
@@ -123,8 +123,7 @@ def dataset_cells(url: str, pick: Pick) -> Iterator[Cell]:
         )  # fmt: skip
         held = found.column_names or list(next(iter(found), {}))
     except Exception as error:  # noqa: BLE001 - the hub's client raises its own kinds
-        line = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise BadInput(f"{url} cannot be read: {line}") from None
+        raise BadInput(f"{url} cannot be read: {first_line(error)}") from None
     wanted = pick(held)
     for number, row in enumerate(found, 1):
         yield Cell(number, {key: row[key] for key in wanted})
@@ -139,7 +138,7 @@ def _system(url: str) -> tuple[Any, str]:
         try:
             system, path = fs.FileSystem.from_uri(url)
         except (OSError, ValueError) as error:
-            raise BadInput(f"{url} cannot be read: {str(error).splitlines()[0]}") from None
+            raise BadInput(f"{url} cannot be read: {first_line(error)}") from None
         return system, path
     try:
         import fsspec
@@ -169,5 +168,4 @@ def _told(path: str) -> Iterator[None]:
     try:
         yield
     except (OSError, EOFError, lzma.LZMAError) as error:
-        line = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise BadFile(f"{path} cannot be read: {line}") from None
+        raise BadFile(f"{path} cannot be read: {first_line(error)}") from None

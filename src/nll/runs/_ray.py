@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nll._errors import BadInput, BadModel, MissingExtra, NllError
+from nll._errors import BadInput, BadModel, MissingExtra, NllError, first_line
 from nll.runs._run import Engine, Make, Piece, Tick, maker, refusal
 from nll.runs._store import Say, fingerprint
 from nll.runs._task import Task
@@ -120,8 +120,8 @@ def _connect(ray: Any, cluster: Cluster) -> None:
         else:
             ray.init(address=cluster.address, **quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        line = str(error).strip().splitlines()[0][:200]
-        raise BadInput(f"no Ray cluster at {cluster.address or 'this machine'}: {line}") from None
+        where = cluster.address or "this machine"
+        raise BadInput(f"no Ray cluster at {where}: {first_line(error)}") from None
 
 
 def _room(ray: Any, cluster: Cluster) -> int:
@@ -182,8 +182,7 @@ def _result(ray: Any, reference: Any) -> Any:
             raise error.cause from None
         raise
     except ray.exceptions.RayActorError as error:
-        line = str(error).strip().splitlines()[0][:200]
         raise BadInput(
-            f"a worker of the cluster died {RETRIES + 1} times over the same texts: {line}; what "
-            "is done is kept, the same command goes on from there"
+            f"a worker of the cluster died {RETRIES + 1} times over the same texts: "
+            f"{first_line(error)}; what is done is kept, the same command goes on from there"
         ) from None

@@ -24,9 +24,9 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from nll._errors import BadInput, BadModel, MissingExtra
+from nll._errors import BadInput, BadModel, MissingExtra, first_line
 from nll.models._embedded import NAME, embedded_folder, quiet
-from nll.models._load import _line, _refuse_unsafe
+from nll.models._load import _refuse_unsafe
 from nll.training._group import GroupRLTrainer
 from nll.training._learn import FinetuneTrainer, OfflineRLTrainer
 from nll.training._preference import PreferenceTrainer
@@ -117,7 +117,7 @@ def _told(name: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, KeyError) as error:
-        raise BadModel(f"cannot load the model {name}: {_line(error)}") from None
+        raise BadModel(f"cannot load the model {name}: {first_line(error)}") from None
 
 
 def trainer_of(
@@ -208,7 +208,7 @@ def arguments(settings: Settings, folder: Path, evaluated: bool) -> TrainingArgu
             **_checkpointing(settings),
         )
     except (ValueError, TypeError) as error:
-        raise BadInput(f"these settings cannot be: {_line(error)}") from None
+        raise BadInput(f"these settings cannot be: {first_line(error)}") from None
 
 
 def _checkpointing(settings: Settings) -> dict[str, bool]:
