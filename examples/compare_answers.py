@@ -5,7 +5,7 @@ from pathlib import Path
 
 import nll
 
-lines = Path(__file__).with_name("questions.jsonl").read_text().splitlines()
+lines = Path(__file__).with_name("questions.jsonl").read_text("utf-8").splitlines()
 rows = [json.loads(line) for line in lines]
 pairs = [nll.Text.pair(row["prompt"], row["completion"], id=row["id"]) for row in rows]
 

@@ -20,4 +20,5 @@ def share_outside_top(trace: nll.Trace, *, top: int = 10) -> float:
 model = nll.load()
 traces = list(model.trace(["The cat sat on the mat.", "The mat sat on the idea of a cat."]))
 table = nll.score(traces, ["share_outside_top", "share_outside_top(top=1)"])
-print(table.drop(["undefined"]).to_pandas().round(3).to_string())
+for row in table.to_pylist():
+    print(row)

@@ -5,10 +5,13 @@ from pathlib import Path
 import nll
 
 folder = Path(__file__).parent
-texts = [nll.Text(path.read_text(), id=path.stem) for path in sorted(folder.glob("*.txt"))]
+texts = [nll.Text(p.read_text("utf-8"), id=p.stem) for p in sorted(folder.glob("*.txt"))]
+scores = ["mean_nll", "min_k_prob", "lrr", "fast_detect_gpt"]
 
 model = nll.load()
 traces = list(model.trace(texts))
-table = nll.score(traces, ["mean_nll", "min_k_prob", "lrr", "fast_detect_gpt"])
+table = nll.score(traces, scores)
 
-print(table.drop(["undefined"]).to_pandas().round(3).to_string(index=False))
+print(f"{'':22}", *(f"{name:>16}" for name in scores))
+for row in table.to_pylist():
+    print(f"{row['id']:22}", *(f"{row[name]:16.3f}" for name in scores))

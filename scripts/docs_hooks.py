@@ -1,6 +1,7 @@
 """Pages that are written by the code itself: scores, command line, API members, changelog.
 
-A page asks for its generated part with a line `<!-- generated: NAME -->`.
+A page asks for its generated part with a line `<!-- generated: NAME -->`. Quoted lines (`> `) right
+below it stand there for those who read the page in the repository, and are replaced too.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-MARK = re.compile(r"^<!-- generated: ([\w.]+) -->$", re.MULTILINE)
+MARK = re.compile(r"^<!-- generated: ([\w.]+) -->$(?:\n> .*$)*", re.MULTILINE)
 QUESTIONS = {
     "surprisal": "How surprising is the text?",
     "uncertainty": "How sure is the model of its answer?",

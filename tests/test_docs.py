@@ -151,6 +151,32 @@ def test_generated_pages_name_every_score() -> None:
             assert docs_hooks.generate(name).strip()
 
 
+def test_the_storage_page_names_every_column() -> None:
+    from nll import _arrow
+
+    page = (ROOT / "docs" / "storage.md").read_text(encoding="utf-8")
+    names = _arrow._schema(frozenset()).names
+    assert [n for n in names if f"`{n}`" not in page] == []
+
+
+def test_what_stands_in_for_a_generated_part_is_replaced() -> None:
+    sys.path.insert(0, str(ROOT / "scripts"))
+    try:
+        import docs_hooks
+    finally:
+        sys.path.pop(0)
+    page = (ROOT / "docs" / "scores.md").read_text(encoding="utf-8")
+    assert "> The table" in page
+    assert "> The table" not in docs_hooks.on_page_markdown(page)
+
+
+def test_no_example_needs_more_than_the_library_installs() -> None:
+    for page in [*PAGES, *EXAMPLES]:
+        code = page.read_text(encoding="utf-8")
+        text = "\n".join(blocks(page, "python")) if page.suffix == ".md" else code
+        assert "pandas" not in text, page
+
+
 def test_changelog_and_citation_know_this_version() -> None:
     for file in ("CHANGELOG.md", "CITATION.cff"):
         assert nll.__version__ in (ROOT / file).read_text(encoding="utf-8")

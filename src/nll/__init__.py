@@ -3,7 +3,7 @@
 import nll
 model = nll.load()
 traces = list(model.trace(["The capital of France is Paris."]))
-nll.score(traces, ["min_k_prob", "lrr"]).to_pandas()
+nll.score(traces, ["min_k_prob", "lrr"]).to_pylist()
 """
 
 from __future__ import annotations
