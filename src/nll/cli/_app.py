@@ -31,14 +31,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 model_app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
-app.add_typer(model_app, name="model")
-app.add_typer(audit_app, name="audit")
-app.add_typer(train_app, name="train")
-app.command("eval")(eval_command)
-app.command()(parity)
-app.command()(study)
-app.command("serve")(serve_command)
-app.command("unlearn-report")(unlearn_report)
 
 
 def _version(wanted: bool) -> None:
@@ -63,7 +55,7 @@ def _root(
     """
 
 
-@app.command()
+@app.command(short_help="Show texts as token heat maps, in one HTML file.")
 @takes(columns=columns, options=model_options, more=gather_options)
 def report(
     inputs: o.Inputs,
@@ -112,6 +104,7 @@ def score_command(
     """Score texts, or stored traces without running any model.
 
     \b
+    Scores: all that a plain trace of the text can give, unless some are named.
     Writes Parquet, JSON lines or CSV by the suffix of -o, else a table on the terminal.
     An interrupted run that is started again goes on where it stopped.
     For scores of samples the text (or its prompt) is what the drawn answers answer.
@@ -132,7 +125,7 @@ def score_command(
     return done(outcome, out)
 
 
-@app.command()
+@app.command(short_help="Store what the model says about every token.")
 @takes(columns=columns, options=model_options, more=gather_options, cluster=cluster)
 def trace(
     inputs: o.Inputs,
@@ -164,11 +157,13 @@ def trace(
     return done(outcome, out)
 
 
-for _question in (uncertainty, membership, detect, ood):
-    app.command()(_question)
+app.command(short_help="How sure is the model of its answers?")(uncertainty)
+app.command(short_help="Was the model trained on these texts?")(membership)
+app.command(short_help="Did a machine write these texts?")(detect)
+app.command(short_help="Are these texts foreign to the model?")(ood)
 
 
-@app.command()
+@app.command(short_help="List every score: direction, unit, needs, paper.")
 def scores(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON, with all details.")] = False,
 ) -> None:
@@ -212,3 +207,13 @@ def install() -> None:
     from nll.models import install_embedded
 
     typer.echo(f"ready: {install_embedded(say)}")
+
+
+app.command("eval", short_help="How well does each score tell two labels apart?")(eval_command)
+app.command(short_help="How far are two sources of one model apart?")(parity)
+app.command("serve", short_help="Serve a model over HTTP, with a page to try it.")(serve_command)
+app.command(short_help="Measure a paper's claim on this machine.")(study)
+app.command("unlearn-report", short_help="What did a model forget, and keep?")(unlearn_report)
+app.add_typer(model_app, name="model", short_help="Where the embedded model is; install it.")
+app.add_typer(audit_app, name="audit", short_help="What does an endpoint of yours give away?")
+app.add_typer(train_app, name="train", short_help="Unlearn, prefer, reinforce, fine-tune.")

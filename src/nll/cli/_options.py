@@ -10,7 +10,8 @@ import typer
 Inputs = Annotated[
     list[str],
     typer.Argument(
-        help="Texts: .txt, .jsonl, .csv, .parquet, a folder, or - for standard input.",
+        help="Texts: .txt, .jsonl, .csv, .tsv, .parquet, packed too (.gz, .zst, ...), a folder, a "
+        "URL, or - for standard input.",
         metavar="INPUT",
         show_default=False,
     ),
@@ -26,7 +27,7 @@ Scores = Annotated[
 ]
 Out = Annotated[
     Path | None,
-    typer.Option("--out", "-o", help="File to write.", metavar="FILE", show_default=False),
+    typer.Option("--out", "-o", help="File to write.", metavar="FILE"),
 ]
 TextColumn = Annotated[
     str | None,
