@@ -139,7 +139,7 @@ VARIANTS = {
     ],
     "semantic_negentropy": [{"class_probability": "sum"}],
     "fast_detect_gpt": [{"reference": True}],
-    "likelihood_ratio": [{"normalise": True}],
+    "likelihood_ratio": [{"normalise": True}, {"finetuned": "trace"}],
     "negative_likelihood": [{"normalise": True}],
     "perturbation_discrepancy": [{"normalise": False}],
     "renyi_entropy": [{"order": 1}, {"order": 0.4}, {"order": 0}, {"order": math.inf}],

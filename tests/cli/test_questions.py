@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import random
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 import nll
-from nll.testing import table_model
+from nll.testing import bigram_table, table_model
 from nll.trace import Text
 
 MODEL = ("-m", "testing:bigram")
+RATIO = "likelihood_ratio(finetuned='trace')"
 WORDS = "the quick brown fox jumps over lazy dog and then sleeps under an old tree"
 
 
@@ -71,7 +73,7 @@ def test_what_is_there_brings_more_scores(nll_real, labelled, tmp_path) -> None:
         (("membership", *two), {"reference_score"}),
         (("detect", "--perturb", "spans", "--copies", 2), {"npr", "perturbation_discrepancy"}),
         (("detect", *two), {"binoculars", "fast_detect_gpt(reference=True)"}),
-        (("ood", *two), {"likelihood_ratio", "likelihood_ratio(normalise=True)"}),
+        (("ood", *two), {RATIO, "likelihood_ratio(finetuned='trace', normalise=True)"}),
     ]
     for (command, *options), more in cases:
         assert nll_real(command, "texts.jsonl", *MODEL, "-o", "plain.parquet").code == 0
@@ -85,6 +87,21 @@ def test_what_is_there_brings_more_scores(nll_real, labelled, tmp_path) -> None:
             .drop_columns(["undefined"])
             .equals(plain.drop_columns(["undefined"]))
         )
+
+
+def test_a_text_that_the_tuned_model_knows_better_than_its_base_is_not_foreign(
+    nll_real, labelled, tmp_path, monkeypatch
+) -> None:
+    """The model asked about is the tuned one, --reference the one before tuning."""
+    tuned, base = table_model(), table_model(np.zeros_like(bigram_table()))
+    monkeypatch.setattr(nll.models, "load", lambda name, **_: {"t": tuned, "b": base}[name])
+    ran = nll_real("ood", "texts.jsonl", "-m", "t", "--reference", "b", "-o", "o.parquet")
+    assert ran.code == 0, ran.err
+    texts = [r["text"] for r in labelled]
+    sums = [[nll.scores.sequence_nll(t) for t in m.trace(texts)] for m in (tuned, base)]
+    found = pq.read_table(tmp_path / "o.parquet")[RATIO].to_pylist()
+    np.testing.assert_allclose(found, np.subtract(*sums), rtol=1e-6)
+    assert np.mean(found[1::2]) > np.mean(found[::2]) + 10  # rare letters are foreign
 
 
 def auroc(out: str, name: str) -> float:

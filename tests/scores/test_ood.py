@@ -82,6 +82,25 @@ def test_models_that_score_different_parts_do_not_compare():
         scores.likelihood_ratio(whole, Trace(logp=[-1.0], text="other"))
 
 
+def test_the_tuned_model_may_be_the_first_of_the_two():
+    pre, tuned = Trace(logp=[-1.2, -3.4]), Trace(logp=[-0.9, -1.1])
+    for normalise in (False, True):
+        here = scores.likelihood_ratio(pre, tuned, normalise=normalise)
+        assert here == pytest.approx(-2.6 / (2 if normalise else 1))
+        swapped = scores.likelihood_ratio(tuned, pre, normalise=normalise, finetuned="trace")
+        assert swapped == here
+    with pytest.raises(nll.BadInput, match="finetuned is"):
+        scores.likelihood_ratio(pre, tuned, finetuned="second")
+
+
+def test_a_value_that_one_model_lacks_inside_the_text_is_surfaced():
+    half = Trace(logp=[-1.0, np.nan, -2.0])
+    whole = Trace(logp=[-1.0, -2.0, -3.0])
+    assert "one of the models only" in scores.likelihood_ratio(half, whole).reason
+    assert "one of the models only" in scores.likelihood_ratio(whole, half).reason
+    assert scores.likelihood_ratio(half, half) == 0
+
+
 def test_an_impossible_text_is_told():
     never = Trace(logp=[-np.inf])
     assert scores.likelihood_ratio(never, Trace(logp=[-1.0])) == -np.inf

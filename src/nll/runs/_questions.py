@@ -32,6 +32,9 @@ class Question:
     neighbours: tuple[str, ...] = ()
 
 
+# The second model of a command is the one before tuning: what it asks about is the tuned one.
+_RATIO = "likelihood_ratio(finetuned='trace')"
+
 UNCERTAINTY = Question(
     name="uncertainty",
     positive="wrong",
@@ -74,8 +77,8 @@ OOD = Question(
     flagged="foreign",
     scores=("negative_likelihood(normalise=True)", "negative_likelihood", "perplexity",
             "mean_entropy"),
-    reference=("likelihood_ratio", "likelihood_ratio(normalise=True)"),
-    main=("likelihood_ratio", "negative_likelihood(normalise=True)"),
+    reference=(_RATIO, "likelihood_ratio(finetuned='trace', normalise=True)"),
+    main=(_RATIO, "negative_likelihood(normalise=True)"),
     says="foreign to this model says nothing of right or wrong",
     alone="without --reference (the model before fine-tuning) rare words look foreign too",
 )  # fmt: skip

@@ -26,15 +26,24 @@ Pair: TypeAlias = tuple[Trace | float, Trace | float]
     paper="2404.08679",
     question="ood",
 )
-def likelihood_ratio(trace: Trace, reference: Trace, *, normalise: bool = False) -> float:
+def likelihood_ratio(
+    trace: Trace,
+    reference: Trace,
+    *,
+    normalise: bool = False,
+    finetuned: Literal["reference", "trace"] = "reference",
+) -> float:
     """LR, log p_pretrained(x) - log p_finetuned(x), or with `normalise` NLR, the same per token.
 
     trace: under the pretrained model.   reference: the same text under its fine-tuned version.
+    finetuned: which of the two it is; "trace" where the second model is the one before tuning.
     Note the direction: elsewhere the ratio is often the other way round. Nats. Of models with
     different tokenizers only the sums compare. Undefined when no token was scored, the models score
     different parts of the text, split it differently (normalised), or both find it impossible.
     Raises BadInput for traces of different texts.
     """
+    if finetuned not in ("reference", "trace"):
+        raise BadInput(f"finetuned is 'reference' or 'trace', not {finetuned!r}")
     if trace.text and reference.text and trace.text != reference.text:
         raise BadInput("the two traces are of different texts")
     n, m = trace.n_scored, reference.n_scored
@@ -44,11 +53,25 @@ def likelihood_ratio(trace: Trace, reference: Trace, *, normalise: bool = False)
         return Undefined("the two models split the text differently, so only the sums compare")
     if _start(trace) != _start(reference):
         return Undefined("the two models score different parts of the text (one of them has a BOS)")
+    if _same_pieces(trace, reference) and not np.array_equal(trace.scored, reference.scored):
+        return Undefined("a token inside the text has a value under one of the models only")
     sums = float(trace.values("logp").sum()), float(reference.values("logp").sum())
     difference = known(sums[0] - sums[1], "the text is impossible to both models")
     if isinstance(difference, Undefined):
         return difference
-    return difference / n if normalise else difference
+    ratio = difference / n if normalise else difference
+    return ratio if finetuned == "reference" else 0.0 - ratio
+
+
+def _same_pieces(trace: Trace, reference: Trace) -> bool:
+    """Whether both split the text into the same tokens, as far as the traces can tell."""
+    if len(trace) != len(reference):
+        return False
+    for name in ("spans", "ids"):
+        mine, other = getattr(trace, name), getattr(reference, name)
+        if mine is not None and other is not None:
+            return np.array_equal(mine, other)
+    return True
 
 
 def _start(trace: Trace) -> int:
