@@ -38,7 +38,7 @@ class Text:
             raise BadText("null", "the text is missing (null)")
         if isinstance(value, tuple) and len(value) == 2:
             return cls.pair(*value, id=id)
-        if isinstance(value, list) and value and all(isinstance(m, Mapping) for m in value):
+        if isinstance(value, list) and all(isinstance(m, Mapping) for m in value):
             return cls.chat(value, id=id)
         raise BadText("not_a_string", f"a text must be a string, not {type(value).__name__}")
 

@@ -197,7 +197,7 @@ def poisoned(good: list[str]) -> tuple[list[bytes], list[tuple[int, str]]]:
         (b'{"text": null}', "null"),
         (b'{"text": 7}', "not_a_string"),
         (b'{"text": NaN}', "not_a_string"),
-        (b'{"text": "\\udc00"}', "surrogate"),
+        (b'{"text": "\\udc00"}', "surrogates"),
         (b'{"text": "\xff"}', "not_utf8"),
         (b'{"text": "cut', "bad_json"),
         (b'{"id": "g3", "text": "twice"}', "duplicate_id"),

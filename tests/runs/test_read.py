@@ -63,7 +63,7 @@ def test_json_lines_and_their_bad_rows(tmp_path) -> None:
     ]
     found = rows(write(tmp_path / "a.jsonl", b"\n".join(lines)))
     assert [(r.line, r.reason) for r in found] == [
-        (1, None), (2, "empty"), (3, "null"), (4, "not_a_string"), (5, "surrogate"),
+        (1, None), (2, "empty"), (3, "null"), (4, "not_a_string"), (5, "surrogates"),
         (6, "not_utf8"), (7, "bad_json"), (9, "bad_json"), (10, "missing_column"),
         (11, "duplicate_id"), (12, None), (13, "bad_id"), (14, "bad_json"), (15, "not_a_string"),
     ]  # fmt: skip
@@ -119,8 +119,9 @@ def test_chats(tmp_path) -> None:
     (row,) = rows(path)
     assert row.text.text == "hello"
     assert len(row.text.messages) == 2
-    path = write(tmp_path / "b.jsonl", json.dumps({"messages": chat[:1]}))
-    assert [r.reason for r in rows(path)] == ["bad_chat"]
+    for wrong in (chat[:1], []):
+        path = write(tmp_path / "b.jsonl", json.dumps({"messages": wrong}))
+        assert [r.reason for r in rows(path)] == ["bad_chat"]
 
 
 def test_folders_are_searched_in_order(tmp_path) -> None:
@@ -171,6 +172,8 @@ def test_reading_streams(tmp_path) -> None:
         ("a.jsonl", b'{"body": "x"}', "no column 'text' .it has: 'body'"),
         ("a.csv", b"body\nx\n", "no column 'text' .it has: 'body'"),
         ("a.parquet", b"PAR1 nonsense", "not a whole Parquet file"),
+        ("a.json", b'[{"text": "x"}]', "no JSON lines"),
+        ("twice.csv", b"text,text\nx,y\n", "2 columns 'text'"),
     ],
 )
 def test_wrong_inputs_say_so(tmp_path, name: str, data: bytes | None, says: str) -> None:

@@ -108,6 +108,8 @@ class Columns:
             if name not in held:
                 has = ", ".join(repr(h) for h in held[:12]) or "none"
                 raise BadInput(f"{source} has no column '{name}' (it has: {has})")
+            if held.count(name) > 1:
+                raise BadInput(f"{source} has {held.count(name)} columns '{name}'")
         return needed if "id" in needed or "id" not in held else [*needed, "id"]
 
 
@@ -154,6 +156,8 @@ def _files(given: str) -> list[str]:
         raise BadInput(f"{given}: no such file or folder")
     if not path.is_file():
         raise BadInput(f"{given} is not a regular file; pipe it in as -")
+    if suffix_of(given) == ".json":
+        raise BadInput(f"{given} is no JSON lines: give one object on each line, as .jsonl")
     if not os.access(path, os.R_OK):
         raise BadInput(f"{given} cannot be read: permission denied")
     with reading(given) as file:
@@ -307,7 +311,7 @@ def _check_unicode(value: str, what: str) -> None:
     except UnicodeEncodeError as error:
         code = ord(value[error.start])
         # CSV cells are decoded with surrogateescape, which puts undecodable bytes here.
-        reason = "not_utf8" if 0xDC80 <= code <= 0xDCFF else "surrogate"
+        reason = "not_utf8" if 0xDC80 <= code <= 0xDCFF else "surrogates"
         raise BadText(reason, f"the {what} holds U+{code:04X} at character {error.start}") from None
 
 
