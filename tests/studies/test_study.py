@@ -13,6 +13,9 @@ from nll.studies import Finding, Outcome, Setting, evidence, run_study, studies,
 from nll.studies import _study as inner
 from nll.studies._common import auroc_finding, interval_figure, read_table
 from nll.studies._g_nll import _trees
+from nll.studies._pages import page
+
+KEPT = sorted((Path(__file__).parents[2] / "docs" / "evidence").glob("*/result.json"))
 
 
 @pytest.fixture
@@ -90,3 +93,12 @@ def test_exact_trees_agree_with_the_sheets_dry_run() -> None:
         row = _trees(concentration, seed=1)
         assert row["greedy is the mode"] == pytest.approx(agree, abs=0.07)
         assert row["mean gap, nats"] == pytest.approx(gap, abs=0.05)
+
+
+@pytest.mark.parametrize("path", KEPT, ids=lambda p: p.parent.name)
+def test_kept_pages_are_those_of_the_kept_results(path: Path) -> None:
+    made = page(json.loads(path.read_text()), figure=path.with_name("figure.svg").is_file())
+    assert path.with_name("page.md").read_text() == made
+    for table in made.split("\n\n"):
+        rows = [line.replace("\\|", "") for line in table.splitlines() if line.startswith("|")]
+        assert len({row.count("|") for row in rows}) <= 1, table

@@ -115,6 +115,8 @@ def _judge(at: Mapping[str, Finding]) -> tuple[Verdict, str]:
             f"{told}: the main claim holds, but the length-normalised form is better here, "
             "against the paper's ablation."
         )
+    if at["LN-G-NLL"].value >= ours.value:
+        told += ": the main claim holds; that length normalisation makes it worse is not shown"
     return "supported", f"{told}."
 
 

@@ -85,7 +85,7 @@ def _table(rows: Iterable[Mapping[str, Any]]) -> list[str]:
     if not rows:
         return []
     head = list(rows[0])
-    out = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+    out = ["| " + " | ".join(map(_plain, head)) + " |", "|" + " --- |" * len(head)]
     out += ["| " + " | ".join(_number(r.get(name, "")) for name in head) + " |" for r in rows]
     return out
 
