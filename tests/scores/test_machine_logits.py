@@ -34,6 +34,29 @@ def test_logits_and_traces_agree():
     assert binoculars_from_logits(mine, other, ids) == pytest.approx(scores.binoculars(trace))
 
 
+@pytest.mark.parametrize("size", [2, 3, 5, 7, 10, 49, 5000])
+@pytest.mark.parametrize("level", [0.0, 0.3, -7.1])
+def test_distributions_without_variance_have_no_curvature(size, level):
+    """The rounding of ln V and of its mean must not pass for a variance."""
+    flat = np.full((4, size), level)
+    ids = [0, 1, 1, 0]
+    assert "no variance" in fast_detect_gpt_from_logits(flat, ids).reason
+    assert "no variance" in fast_detect_gpt_from_logits(flat, ids, flat + 1).reason
+    trace = trace_from_logits(flat, ids, reference_logits=flat + 1)
+    np.testing.assert_array_equal(trace.varentropy, 0.0)
+    np.testing.assert_array_equal(trace.cross_var, 0.0)
+    assert "no variance" in scores.fast_detect_gpt(trace).reason
+
+
+def test_a_small_variance_is_one():
+    sure = np.array([[60.0, 0.0, 0.0]])
+    rest = 2 * np.exp(-60)
+    z = (0 + rest * 60) / (60 * np.sqrt(rest))  # of the likeliest token, to first order
+    assert fast_detect_gpt_from_logits(sure, [0]) == pytest.approx(z, rel=1e-6)
+    nearly = np.array([[1e-9, 0.0, 0.0]])
+    assert fast_detect_gpt_from_logits(nearly, [0]) == pytest.approx(np.sqrt(2), rel=1e-5)
+
+
 def test_padding_rows_of_one_vocabulary_are_cut():
     padded = np.hstack([OTHER, np.full((4, 3), 9.0)])
     assert binoculars_from_logits(LOGITS, padded, IDS) == binoculars_from_logits(LOGITS, OTHER, IDS)

@@ -12,6 +12,8 @@ from nll._errors import BadInput
 from nll.scores._common import NO_TOKENS, defined
 from nll.trace import Array
 
+_ROUNDING = 16 * np.finfo(np.float64).eps
+
 
 def fast_detect_gpt_from_logits(
     logits: npt.ArrayLike, ids: npt.ArrayLike, reference_logits: npt.ArrayLike | None = None
@@ -28,7 +30,10 @@ def fast_detect_gpt_from_logits(
     mu = _expect(q, score)
     if not np.isfinite(mu).all():
         return Undefined("the sampling model allows a token that is impossible to the scoring one")
-    spread = float(_expect(q, (score - mu[:, None]) ** 2).sum())
+    gap = score - mu[:, None]
+    # Equal log p differ from their mean by its rounding, which is no variance.
+    gap[np.abs(gap) <= _ROUNDING * np.abs(mu)[:, None]] = 0.0
+    spread = float(_expect(q, gap**2).sum())
     if not spread > 0:
         return Undefined("the model's distributions have no variance")
     return defined((float(score[np.arange(x.size), x].sum()) - float(mu.sum())) / math.sqrt(spread))

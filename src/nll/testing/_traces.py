@@ -13,6 +13,8 @@ import numpy.typing as npt
 from nll._errors import BadInput
 from nll.trace import Array, Provenance, Trace
 
+_ROUNDING = 16 * np.finfo(np.float64).eps
+
 
 def trace_from_logits(
     logits: npt.ArrayLike,
@@ -60,7 +62,7 @@ def trace_from_logits(
     trace = Trace(
         logp=logp[np.arange(len(x)), x],
         entropy=entropy,
-        varentropy=np.maximum(_expect(p, logp, power=2) - entropy**2, 0.0),
+        varentropy=_variance(p, logp, -entropy),
         rank=np.where(given, rank, -1),
         ties=np.where(given, ties, -1),
         kl_uniform=_kl_uniform(logp),
@@ -82,9 +84,7 @@ def trace_from_logits(
     if reference_logits is not None:
         q = np.exp(_log_softmax(np.asarray(reference_logits, dtype=np.float64)))
         mu = _expect(q, logp)
-        square = _expect(q, logp, power=2)
-        spread = np.maximum(square - np.where(np.isinf(square), 0.0, mu**2), 0.0)
-        trace = replace(trace, cross_mean=mu, cross_var=spread)
+        trace = replace(trace, cross_mean=mu, cross_var=_variance(q, logp, mu))
     return trace
 
 
@@ -112,11 +112,23 @@ def _tempered(z: Array, beta: float) -> Array:
     return np.where(impossible, z, beta * np.where(impossible, 0.0, z))
 
 
-def _expect(p: Array, logp: Array, *, power: int = 1) -> Array:
-    """(T,) sum_v p_v (ln p_v)^power, where 0 ln 0 = 0 and mass on an impossible token is -inf."""
+def _expect(p: Array, logp: Array) -> Array:
+    """(T,) sum_v p_v ln p_v, where 0 ln 0 = 0 and mass on an impossible token is -inf."""
     with np.errstate(invalid="ignore"):
-        terms = p * logp**power
+        terms = p * logp
     return np.asarray(np.where(p == 0, 0.0 * np.nan_to_num(logp), terms).sum(axis=1))
+
+
+def _variance(p: Array, logp: Array, mean: Array) -> Array:
+    """(T,) sum_v p_v (ln p_v - mean)^2; inf where there is mass on an impossible token.
+
+    A difference within the rounding of the mean is none, so that equal log p have no variance.
+    """
+    with np.errstate(invalid="ignore"):
+        d = logp - mean[:, None]
+        d = np.where(np.abs(d) <= _ROUNDING * np.abs(mean)[:, None], 0.0, d)
+        terms = np.where(p == 0, 0.0 * np.nan_to_num(logp), p * d**2)
+    return np.asarray(np.where(np.isneginf(mean), np.inf, terms.sum(axis=1)))
 
 
 def _kl_uniform(logp: Array) -> Array:
