@@ -17,7 +17,10 @@ def study(
     listed: Annotated[bool, typer.Option("--list", help="List the studies and stop.")] = False,
     every: Annotated[bool, typer.Option("--all", help="Run all studies.")] = False,
     full: Annotated[
-        bool, typer.Option("--full/--quick", help="The paper's size, or minutes on two cores.")
+        bool,
+        typer.Option(
+            "--full/--quick", help="The paper's size, or a small one: 3 to 70 minutes on two cores."
+        ),
     ] = False,
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Folder for results.", metavar="DIR")
