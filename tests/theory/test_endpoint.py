@@ -216,3 +216,50 @@ def test_no_values_but_a_bias_leak_one_by_one():
     assert report.bias_error < 1e-5
     far = LocalEndpoint(lambda c: np.array([0.0, -5.0]), top_k=0, logit_bias=True, max_bias=2)
     assert "does not bring" in leakage_audit(far, [0]).bias_error.reason
+
+
+@pytest.mark.parametrize("raw", [False, True])
+@pytest.mark.parametrize("bias", [0.5, 20.0, 600.0])
+def test_one_shown_value_and_a_bias_give_full_rows(raw, bias):
+    endpoint = LocalEndpoint(model, top_k=1, logit_bias=True, raw=raw)
+    row = ask_row(endpoint, 3, bias=bias)
+    assert row.by_bias
+    np.testing.assert_allclose(row.values, model(3) if raw else truth(3), atol=1e-8)
+
+
+def test_one_shown_value_and_a_bias_leak_everything():
+    endpoint = LocalEndpoint(model, top_k=1, logit_bias=True)
+    report = leakage_audit(endpoint, range(N), W=W, window=WINDOW)
+    assert report.leaks == ("dimension", "subspace", "full rows")
+    assert report.hidden.dimension == H
+    assert report.projection_rms < 1e-8
+    assert report.bias_error < 1e-9
+    assert V < report.per_row < 5 * V
+    assert report.per_row == pytest.approx(report.queries_per_row, rel=0.05)
+    rounded = ask_row(LocalEndpoint(model, top_k=1, logit_bias=True, decimals=3), 3)
+    assert np.abs(rounded.values - truth(3)).max() < 0.01
+    assert audit(top_k=1).leaks == ()
+
+
+def test_one_shown_value_stays_alone_where_the_bias_is_small_or_not_reported():
+    for closed in ({"max_bias": 0.01}, {"bias_reported": False}):
+        row = ask_row(LocalEndpoint(model, top_k=1, logit_bias=True, **closed), 0)
+        assert not row.by_bias
+        assert np.isnan(row.values).sum() == V - 1
+    narrow = leakage_audit(LocalEndpoint(model, logit_bias=True, max_bias=0.01), range(N))
+    assert "does not bring a token up" in narrow.bias_error.reason
+
+
+def test_padding_that_is_impossible_is_left_out():
+    def padded(context):
+        return np.append(model(context), [-np.inf, -np.inf])
+
+    taller = np.vstack([W, np.full((2, H), 7.0)])
+    endpoint = LocalEndpoint(padded, logit_bias=True)
+    report = leakage_audit(endpoint, range(N), W=taller, window=WINDOW)
+    assert report.leaks == ("dimension", "subspace", "full rows")
+    assert (report.hidden.dimension, report.columns) == (H, V)
+    assert report.projection_rms < 1e-10
+    assert report.bias_error < 1e-9
+    few = leakage_audit(LocalEndpoint(padded, top_k=V + 1), range(N))
+    assert few.unseen_tv == 0.0

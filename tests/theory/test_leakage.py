@@ -15,6 +15,7 @@ from nll.theory import (
     identified_set_tv,
     image_residual,
     linear_cka,
+    linear_map_r2,
     logprob_by_bisection,
     logprobs_from_bias,
     output_subspace,
@@ -90,6 +91,25 @@ def test_too_few_rows_give_no_dimension():
     assert "ask more contexts" in few.reason
     assert hidden_dimension(z[:1]).dimension is None
     assert hidden_dimension(np.ones((5, 5))).dimension is None
+
+
+@pytest.mark.parametrize(("n", "h"), [(4, 12), (8, 12), (12, 12), (20, 40), (31, 40), (5, 5)])
+@pytest.mark.parametrize("shared", [5, 50, 5000])
+def test_what_few_contexts_share_is_not_taken_for_the_size(n, h, shared):
+    rng = np.random.default_rng(h)
+    w, states = rng.normal(size=(90, h)), rng.normal(size=(n, h))
+    found = hidden_dimension((states + shared * rng.normal(size=h)) @ w.T)
+    assert found.dimension is None
+    assert "not enough queries" in found.reason
+    assert found.rank == n
+
+
+@pytest.mark.parametrize(("n", "h"), [(24, 1), (24, 3), (20, 8), (30, 5)])
+def test_small_sizes_are_found_under_noise_whatever_is_shared(n, h):
+    rng = np.random.default_rng(n)
+    w, states = rng.normal(size=(90, h)), rng.normal(size=(n, h)) + 5 * rng.normal(size=h)
+    found = hidden_dimension(states @ w.T + 0.01 * rng.normal(size=(n, 90)))
+    assert found.dimension == h
 
 
 def test_decimals_and_noise_hide_the_dimension_in_the_end():
@@ -237,3 +257,22 @@ def test_linear_cka():
     assert isinstance(linear_cka(x, np.ones((4, 2))), nll.Undefined)
     with pytest.raises(nll.BadInput, match="do not compare"):
         linear_cka(x, y[:3])
+
+
+def test_the_best_linear_map():
+    rng = np.random.default_rng(0)
+    x, noise = rng.normal(size=(50, 3)), rng.normal(size=(50, 2))
+    y = x @ rng.normal(size=(3, 2)) + 4 + 0.5 * noise
+    design = np.column_stack([np.ones(50), x])
+    left = y - design @ np.linalg.solve(design.T @ design, design.T @ y)
+    want = 1 - (left**2).sum() / ((y - y.mean(axis=0)) ** 2).sum()
+    assert linear_map_r2(x, y) == pytest.approx(want, abs=1e-12)
+    assert 0.3 < want < 0.99
+    stretch = np.diag([1.0, 30.0, 0.1])
+    assert linear_map_r2(x @ stretch, y) == pytest.approx(want)
+    assert linear_map_r2(x, x @ stretch - 7) == pytest.approx(1.0)
+    assert linear_map_r2(np.ones((50, 2)), y) == pytest.approx(0.0, abs=1e-12)
+    assert linear_map_r2(y[:, :1], x) != linear_map_r2(x, y[:, :1])
+    assert isinstance(linear_map_r2(y, np.ones((50, 2))), nll.Undefined)
+    with pytest.raises(nll.BadInput, match="do not compare"):
+        linear_map_r2(x, y[:3])

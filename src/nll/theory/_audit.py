@@ -110,7 +110,8 @@ def leakage_audit(
     good; up to a tenth of the rows is held out to test the image, never so many that the rest does
     not span it.   W: (V, h) the true projection, for its error.   window: see `hidden_dimension`.
     tokens: the columns to look at, more than the hidden size; by default all, which costs
-    (V - k) / (k - 1) queries a row where k values are shown and a bias brings out the rest.
+    (V - k) / (k - 1) queries a row where k values are shown and a bias brings out the rest, and
+    about 2 V where one value is. Tokens at -inf in a row, such as padding, are left out.
     bias_tokens: how many tokens of the first context the exact recovery by bias is tried on, where
     the endpoint is local and knows the truth.   tick: hears 1 after each context.
     Raises BadInput without rows or contexts.
@@ -132,13 +133,13 @@ def leakage_audit(
     error, choice, each = _bias_error(endpoint, asked[0], bias_tokens)
     size = endpoint.vocabulary(asked[0])
     table = np.stack([r.values for r in got])
-    common = ~np.isnan(table).any(axis=0)
+    common = np.isfinite(table).all(axis=0)  # without what is hidden, and padding at -inf
     shown = max(r.shown for r in got)
-    whole = bool(common.all()) and (shown >= size or got[0].by_bias)
+    whole = not np.isnan(table).any() and (shown >= size or got[0].by_bias)
     unseen = 0.0 if whole else float(np.mean([_unseen(r, size) for r in got]))
     per_row: float = Undefined("a full row cannot be had")
     if whole:
-        per_row = 1.0 if shown >= size else 1.0 + math.ceil((size - shown) / (shown - 1))
+        per_row = _for_a_row(size, shown, (spent - len(got)) / table.size)
     elif choice:
         per_row = each * (size - 1)
     full = len(got) if whole else 0
@@ -203,8 +204,19 @@ def _read_off(
     return hidden, held_out, rms
 
 
+def _for_a_row(size: int, shown: int, each: float) -> float:
+    """Queries for all values of a context; `each` is what a value took where one is shown."""
+    if shown >= size:
+        return 1.0
+    return 1.0 + math.ceil((size - shown) / (shown - 1) if shown > 1 else (size - 1) * each)
+
+
 def _unseen(row: AskedRow, size: int) -> float:
-    return identified_set_tv(row.visible, size) if row.shown else 1.0
+    if not row.shown:
+        return 1.0
+    if not np.isfinite(row.visible).all():
+        return 0.0  # the least likely of those shown is impossible, and so are the others
+    return identified_set_tv(row.visible, size)
 
 
 def _bias_error(endpoint: Endpoint, context: Any, tokens: int) -> tuple[float, bool, int]:
@@ -219,10 +231,15 @@ def _bias_error(endpoint: Endpoint, context: Any, tokens: int) -> tuple[float, b
         return _by_choice(endpoint, context, true)
     if endpoint.raw:
         return Undefined("reported values are no log-probabilities"), False, 0
-    worst = 0.0
-    for token in np.linspace(0, len(z) - 1, min(tokens, len(z)), dtype=np.int64):
-        bias = float(true.max() - true[token])  # level with the most likely, where it is exactest
-        seen = endpoint.query(context, {int(token): bias})
+    worst, possible = 0.0, np.flatnonzero(np.isfinite(true))
+    for at in np.linspace(0, len(possible) - 1, min(tokens, len(possible)), dtype=np.int64):
+        token = int(possible[at])
+        # level with the most likely, where it is exactest, and above it, so that it is shown
+        bias = float(true.max() - true[token]) + 0.1
+        if bias > endpoint.max_bias:
+            why = f"a bias of {endpoint.max_bias:g} does not bring a token up"
+            return Undefined(why), False, 0
+        seen = endpoint.query(context, {token: bias})
         shown = seen.values[seen.tokens == token]
         if not shown.size or shown[0] >= 0:
             why = "a biased token's log-probability is hidden, or noise lifts it above 0"

@@ -11,9 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from nll._errors import BadInput
-from nll.theory._leakage import Array
+from nll.theory._leakage import Array, logprobs_from_bias
 
 START_BIAS = 20.0
+OTHERS = 0.1  # nats below certainty at which rounding spoils a value that a bias brought out little
+MOST_TRIES = 60
 
 
 class Answer(NamedTuple):
@@ -200,7 +202,9 @@ def ask_row(
 
     Those of the plain answer first; the others, where a bias is taken and `use_bias`, by the bias
     route of arXiv 2403.06634: k - 1 tokens a query beside one reference token that is biased too,
-    ln p = ln p^B - ln p_r^B + ln p_r. The bias is doubled while it leaves a token hidden.
+    ln p = ln p^B - ln p_r^B + ln p_r. The bias is doubled while it leaves a token hidden. Where one
+    value is shown, a token a query by ln p = ln p^B - logaddexp(B + ln(1 - p^B), ln p^B), with a
+    bias that leaves the others some of the probability: two queries a token, or a few more.
     """
     first = endpoint.query(context)
     size, k = endpoint.vocabulary(context), len(first.tokens)
@@ -210,8 +214,15 @@ def ask_row(
     row = np.full(size, np.nan)
     row[first.tokens] = first.values
     left = wanted[np.isnan(row[wanted])]
-    found = len(left) > 0 and use_bias and endpoint.logit_bias and k > 1
-    if found:
+    found = len(left) > 0 and use_bias and endpoint.logit_bias and k > 0
+    if found and k == 1:
+        for token in left.tolist():
+            alone = _alone(endpoint, context, token, float(first.values[0]), bias)
+            if alone is None:
+                found = False
+                break
+            row[token] = alone
+    elif found:
         reference, true = int(first.tokens[0]), float(first.values[0])
         spread = min(bias, endpoint.max_bias)
         for batch in np.array_split(left, math.ceil(len(left) / (k - 1))):
@@ -243,3 +254,32 @@ def _by_bias(
         if spread >= endpoint.max_bias:
             return None
         spread = min(2 * spread, endpoint.max_bias)
+
+
+def _alone(
+    endpoint: Endpoint, context: Any, token: int, most_likely: float, bias: float
+) -> float | None:
+    """One token's own value where a single one is shown; None when no bias brings it out."""
+    raw = bool(getattr(endpoint, "raw", False))
+    hidden, shown, spread = 0.0, math.inf, min(bias, endpoint.max_bias)
+    for _ in range(MOST_TRIES):
+        seen = endpoint.query(context, {token: spread})
+        values = seen.values[seen.tokens == token]
+        level = math.nan
+        if not values.size:
+            if spread >= endpoint.max_bias:
+                return None
+            hidden = spread
+        elif raw:
+            return float(values[0]) - spread
+        else:
+            value = float(values[0])
+            if value < 0:
+                found = float(logprobs_from_bias([value], spread)[0])
+                if value <= -OTHERS:
+                    return found
+                level = most_likely - found  # the bias that makes it as likely as the first
+            shown = spread
+        middle = (hidden + shown) / 2 if shown < math.inf else min(2 * spread, endpoint.max_bias)
+        spread = level if hidden < level < shown else middle
+    return None

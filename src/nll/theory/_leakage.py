@@ -25,6 +25,7 @@ Array = npt.NDArray[Any]
 CLEAR_GAP = 3.0
 UNMISTAKABLE = 1000.0
 FLOOR = 1e-12
+MANY = 32  # singular values from which the first seven ratios are passed over
 
 
 class HiddenDimension(NamedTuple):
@@ -92,13 +93,15 @@ def hidden_dimension(
     Q: (n, V), with n > h distinct contexts; 1.3 h to 2 h is a good number.   center: subtract each
     row's mean; without it log-probabilities give h + 1. A LayerNorm without bias gives h - 1.
     window: smallest and largest i that counts. By default all of them when one gap is above a
-    factor 1000; else to where a tenth of the singular values, at least three, is left below the gap
-    (the last ones of a full rank fall fast of themselves), and from 8 where there are 32 of them,
-    since the first ratios are often large. A gap below a factor 3 is not clear. Raises BadInput
-    for a window that does not fit.
+    factor 1000; else to where a tenth of the singular values is left below the gap (a fifth of
+    fewer than 32, at least three: the last ones of a full rank fall fast of themselves), and from 8
+    where there are 32, since the first ratios are often large. Where the first ratio could then
+    decide, it is that with each column's mean taken out: what all contexts share is no dimension.
+    A gap below a factor 3 is not clear. Raises BadInput for a window that does not fit.
     """
     q = distinct_rows(answers(Q))
-    s = np.linalg.svd(shortened(centred(q) if center else q), compute_uv=False)
+    rows = shortened(centred(q) if center else q)
+    s = np.linalg.svd(rows, compute_uv=False)
     top = float(s[0])
     clamped = np.maximum(s, max(top, 1e-300) * FLOOR)
     n, size = len(q), len(s)
@@ -111,11 +114,13 @@ def hidden_dimension(
     if size < 2 or rank == 0:
         return HiddenDimension(None, Undefined(few), rank, s, n, window or (1, 0), few)
     if window is None:
+        if size < MANY or ratios[0] >= math.log(UNMISTAKABLE):
+            ratios[0] = min(ratios[0], _first_ratio(rows))
         # Centring itself makes the last of V singular values zero.
         last = max(1, size - 1 - (center and size == q.shape[1]))
         clear = ratios[:last].max() >= math.log(UNMISTAKABLE)
-        some = size - max(3, math.ceil(size / 10))
-        window = (1, last) if clear else (8 if size >= 32 else 1, some)
+        some = size - max(3, math.ceil(size / (10 if size >= MANY else 5)))
+        window = (1, last) if clear else (8 if size >= MANY else 1, some)
         if window[1] < window[0]:
             return HiddenDimension(None, Undefined(few), rank, s, n, window, few)
     low, high = window
@@ -126,6 +131,13 @@ def hidden_dimension(
     if gap < CLEAR_GAP:
         return HiddenDimension(None, gap, rank, s, n, window, f"no clear dimension; {few}")
     return HiddenDimension(best, gap, rank, s, n, window)
+
+
+def _first_ratio(rows: Array) -> float:
+    """ln s_1 - ln s_2 once each column's mean is taken out; 0 where nothing is left."""
+    s = np.linalg.svd(rows - rows.mean(axis=0), compute_uv=False)
+    top = float(s[0])
+    return math.log(top / max(float(s[1]), top * FLOOR)) if top > 0 else 0.0
 
 
 def output_subspace(Q: npt.ArrayLike, h: int, *, center: bool = False) -> Array:
@@ -296,3 +308,20 @@ def linear_cka(X: npt.ArrayLike, Y: npt.ArrayLike) -> float:
     x, y = x / np.linalg.norm(x), y / np.linalg.norm(y)
     cross = float(np.linalg.norm(x.T @ y)) ** 2
     return cross / float(np.linalg.norm(x.T @ x) * np.linalg.norm(y.T @ y))
+
+
+def linear_map_r2(X: npt.ArrayLike, Y: npt.ArrayLike) -> float:
+    """Share of Y's variance that the best linear map from X explains, from 0 to 1.
+
+    1 - ||Yc - Xc B||^2 / ||Yc||^2, B by least squares, columns centred. X (n, d), Y (n, e): two
+    representations of the same n inputs. Not symmetric; any invertible map of X leaves it, while
+    `linear_cka` falls; 1 of itself where n <= d + 1. nan when Y does not vary.
+    """
+    x, y = answers(X), answers(Y)
+    if len(x) != len(y):
+        raise BadInput(f"representations of {len(x)} and {len(y)} inputs do not compare")
+    if not np.ptp(y, axis=0).any():
+        return Undefined("the representation to be explained is the same for all inputs")
+    x, y = x - x.mean(axis=0), y - y.mean(axis=0)
+    left = y - x @ np.linalg.lstsq(x, y, rcond=None)[0]
+    return min(1.0, max(0.0, 1.0 - float(np.linalg.norm(left) / np.linalg.norm(y)) ** 2))
