@@ -4,9 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from nll._errors import BadInput, MissingField
 from nll.trace import Trace
+
+END_TOKENS: Final = (
+    "<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end|>", "<end_of_turn>", "</s>", "<eos>",
+)  # fmt: skip
+
+
+def answer_text(trace: Trace) -> str:
+    """What an answer says: without prompt, end-of-text token and surrounding white space.
+
+    The end token belongs to the answer's likelihood, not to what it says: an answer cut at a stop
+    string has none. Raises MissingField for tokens without their text.
+    """
+    answer = trace.completion
+    text = answer.text
+    if answer.spans is None:
+        if len(answer) and not text:
+            raise MissingField("this answer holds no text to compare; give Trace(..., text=...)")
+    elif len(answer):
+        start, end = (int(x) for x in answer.spans[-1])
+        if end == len(text) and text[start:end] in END_TOKENS:
+            text = text[:start]
+    return text.strip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +54,11 @@ class Samples:
 
     @property
     def answers(self) -> list[str]:
-        """The drawn answers' texts, without the prompt and without surrounding white space."""
-        return [t.scored_text.strip() for t in self.drawn]
+        """What the drawn answers say: without prompt, end-of-text token and outer white space.
+
+        Raises MissingField when one holds tokens without their text.
+        """
+        return [answer_text(t) for t in self.drawn]
 
 
 @dataclass(frozen=True, slots=True)

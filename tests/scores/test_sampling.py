@@ -51,6 +51,25 @@ def test_variation_ratio_goes_over_ordered_pairs():
     assert variation_ratio(["a", "b"], lambda a, b: float(a == "a")) == 0.5
 
 
+def test_the_end_token_is_no_shared_word():
+    def ended(word: str) -> Trace:
+        n = len(word)
+        return Trace(logp=[-1, -1], text=word + "<|im_end|>", spans=[[0, n], [n, n + 10]])
+
+    samples = Samples([ended("Paris"), ended("Lyon")], greedy=ended("Nice"))
+    assert lexical_similarity(samples) == 0
+    assert sample_variation_ratio_original(samples, distance="rouge_l") == 1
+    alike = Samples([ended("Nice"), Trace(logp=[-1], text="Nice")], greedy=ended("Nice"))
+    assert exact_match_consistency(alike) == 1
+
+
+def test_answers_without_their_text_cannot_be_compared():
+    blank = Trace(logp=[-1.0])
+    for score in (exact_match_consistency, cocoa, lexical_similarity, consistency_and_confidence):
+        with pytest.raises(nll.MissingField, match="no text"):
+            score(Samples([blank, blank], greedy=blank))
+
+
 def test_too_few_outputs_are_undefined():
     assert "two outputs" in variation_ratio(["x"]).reason
     assert "an output" in variation_ratio_original([], "x").reason

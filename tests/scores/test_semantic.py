@@ -47,6 +47,36 @@ def test_answers_are_equal_up_to_case_spaces_and_outer_punctuation():
     assert cluster_answers(["-5", "5", "3.5", "35"]) == [0, 1, 2, 3]
 
 
+def written(text: str, *ends: int) -> Trace:
+    """An answer of tokens that end at these characters."""
+    edges = [0, *ends]
+    return Trace(logp=[-1.0] * len(ends), text=text, spans=list(zip(edges, ends, strict=False)))
+
+
+def test_the_end_token_is_no_part_of_what_an_answer_says():
+    ended, cut = written("Paris<|im_end|>", 5, 15), written("Paris", 5)
+    assert Samples([ended, cut]).answers == ["Paris", "Paris"]
+    assert num_semantic_sets(Samples([ended, cut])) == 1
+    nothing = written("<|im_end|>", 10)
+    assert Samples([nothing]).answers == [""]
+    # An answer that says these characters in other tokens has not ended with that token.
+    assert Samples([written("<s>x</s>", 4, 6, 8)]).answers == ["<s>x</s>"]
+    after_prompt = Trace(
+        logp=[np.nan, -1, -2], text="Q: Lyon</s>", spans=[[0, 3], [3, 7], [7, 11]], prompt_tokens=1
+    )
+    assert Samples([after_prompt]).answers == ["Lyon"]
+
+
+def test_answers_without_their_text_cannot_be_told_apart():
+    blank = [Trace(logp=[-1.0]), Trace(logp=[-2.0])]
+    for score in (num_semantic_sets, semantic_entropy, discrete_semantic_entropy):
+        with pytest.raises(nll.MissingField, match="no text"):
+            score(Samples(blank))
+        assert score(Samples(blank, clusters=[0, 1])) > 0
+    with pytest.raises(nll.MissingField, match="no text"):
+        semantic_entropy(Samples(blank, clusters=[0, 0]), unique=True)
+
+
 @pytest.mark.parametrize(
     ("forth", "back", "loose", "strict"),
     [

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from nll._bundle import Bundle, Samples
+from nll._bundle import Bundle, Samples, answer_text
 from nll._declare import Request
 from nll._table import fields_for, score_batches, score_schema
 from nll.models._protocol import LanguageModel, OnReject
@@ -70,7 +70,7 @@ def answer_batches(found: Iterable[Found], wanted: Sequence[Request]) -> Iterato
     def noted() -> Iterator[Found]:
         for one in found:
             trace = one if isinstance(one, Trace) else one.trace
-            answers.append(None if trace is None else trace.scored_text.strip())
+            answers.append(None if trace is None else answer_text(trace))
             yield one
 
     for batch in score_batches(noted(), wanted):

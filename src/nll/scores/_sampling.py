@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from nll._bundle import Samples
+from nll._bundle import Samples, answer_text
 from nll._declare import Undefined, score
 from nll._errors import BadInput, MissingField
 from nll.scores._common import INF, NO_TOKENS, known, mean, mean_of, total
@@ -144,9 +144,7 @@ def sample_variation_ratio_original(
     greedy = _greedy(samples)
     if not any(t.n_scored for t in samples.drawn):
         return no_answers(samples)
-    return variation_ratio_original(
-        samples.answers, greedy.scored_text.strip(), named_distance(distance)
-    )
+    return variation_ratio_original(samples.answers, answer_text(greedy), named_distance(distance))
 
 
 @score(

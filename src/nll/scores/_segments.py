@@ -10,6 +10,7 @@ from typing import Final, Literal, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from nll._bundle import END_TOKENS
 from nll._declare import score
 from nll._errors import BadInput, MissingField
 from nll.scores._common import INF, NO_TOKENS, mean
@@ -20,9 +21,6 @@ SENTENCE: Final = frozenset(
     "!.?։؟۔܀܁܂߹।॥၊။።፧፨᙮᜵᜶᠃᠉᥄᥅᪨᪩᪪᪫᭚᭛᭞᭟᰻᰼᱾᱿‼‽⁇⁈⁉⸮⸼꓿꘎꘏꛳꛷꡶꡷꣎꣏꤯꧈꧉꩝꩞꩟꫰꫱꯫﹒﹖﹗！．？｡。"
 )
 NAMED: Final = {"sentence": SENTENCE, "line": frozenset("\n")}
-END_TOKENS: Final = (
-    "<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end|>", "<end_of_turn>", "</s>", "<eos>",
-)  # fmt: skip
 Match = Literal["exact", "contains"]
 
 

@@ -93,7 +93,8 @@ def semantic_entropy(
     `direct`: -sum of e^L L over answers (lm-polygraph).
     `cluster_mean`: -(1/|C|) sum of L over clusters (the code of 2023, which adds a constant 5).
 
-    clusters: (N,) labels; by default those of the samples, else answers of equal text.
+    clusters: (N,) labels; by default those of the samples, else answers of equal text (MissingField
+    when the traces hold none).
     unique: let an answer that was drawn several times count once in its cluster's sum.
     Answers without a scored token are left out. Undefined when none is left.
     """
@@ -104,10 +105,11 @@ def semantic_entropy(
     held = answers_of(samples, clusters)
     if isinstance(held, Undefined):
         return held
-    texts, labels, totals, means = held
+    labels, totals, means, kept = held
     weight = means if normalize else totals
     if unique:
-        drawn = list(zip(labels, texts, strict=True))
+        texts = samples.answers
+        drawn = list(zip(labels, (texts[i] for i in kept), strict=True))
         once = np.array([drawn.index(x) == i for i, x in enumerate(drawn)])
     else:
         once = np.ones(len(labels), dtype=bool)
@@ -229,16 +231,15 @@ def labels_of(samples: Samples, clusters: Sequence[int] | None = None) -> list[i
 
 def answers_of(
     samples: Samples, clusters: Sequence[int] | None = None
-) -> tuple[list[str], list[int], Array, Array] | Undefined:
-    """Of answers with tokens: texts, labels, (N,) ln p of the whole and of the mean token."""
+) -> tuple[list[int], Array, Array, list[int]] | Undefined:
+    """Of answers with tokens: labels, (N,) ln p of the whole and of the mean token, places."""
     labels = labels_of(samples, clusters)
     if isinstance(labels, Undefined):
         return labels
     kept = [i for i, t in enumerate(samples.drawn) if t.n_scored]
-    texts = samples.answers
     totals = np.array([float(samples.drawn[i].values("logp").sum()) for i in kept])
     sizes = np.array([samples.drawn[i].n_scored for i in kept])
-    return [texts[i] for i in kept], [labels[i] for i in kept], totals, totals / sizes
+    return [labels[i] for i in kept], totals, totals / sizes, kept
 
 
 def no_answers(samples: Samples) -> Undefined:
