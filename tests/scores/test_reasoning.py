@@ -86,6 +86,23 @@ def test_a_curve_must_be_one():
             reasoning_utility(bad)
 
 
+def test_impossible_answers_leave_no_bare_nan_and_no_warning():
+    falls = reasoning_utility([math.inf, 1.0])
+    assert (falls.total, falls.monotone_share) == (math.inf, 1.0)
+    assert falls.relative.reason == "the curve is not finite at its ends"
+    assert "no slope" in falls.slope.reason
+    middle = reasoning_utility([2.0, math.inf, 1.0])
+    assert (middle.total, middle.relative, middle.monotone_share) == (1.0, 0.5, 0.5)
+    assert "no slope" in middle.slope.reason
+    never = reasoning_utility([math.inf, math.inf])
+    assert "not finite" in never.total.reason
+    assert never.monotone_share == 0.0
+    assert reasoning_utility([math.inf]).total == 0.0
+    unknown = reasoning_utility([1.0, math.nan])
+    assert "nan" in unknown.monotone_share.reason
+    assert "not finite" in unknown.total.reason
+
+
 def test_early_stop_is_the_first_step_that_is_sure_enough():
     assert early_stop_step(H, 1.0) == 1
     assert early_stop_step(H, 2.0) == 0
@@ -216,6 +233,10 @@ def test_mentions_are_whole_words():
     steps = ["so 18.", "180", "2.18", "18.5", "it is (18)", "x18", "=18"]
     assert answer_mentions(steps, "18") == (True, False, False, False, True, False, True)
     assert answer_mentions(["The Answer"], "the answer") == (True,)
+    in_groups = ["18,000 of them", "so 2,180", "1,18,3", "18, then"]
+    assert answer_mentions(in_groups, "18") == (False, False, True, True)
+    assert answer_mentions(in_groups, "180") == (False, False, False, False)
+    assert answer_mentions(in_groups, "18,000") == (True, False, False, False)
 
 
 def test_steps_of_a_chain():

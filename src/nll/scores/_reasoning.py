@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from nll._declare import Undefined
 from nll._errors import BadInput
+from nll.scores._common import known
 from nll.trace import Array, Fields, Trace
 
 Reduction: TypeAlias = Literal["mean", "sum", "first_token"]
@@ -25,6 +26,7 @@ class Utility(NamedTuple):
     delta: (K,) H_{k-1} - H_k.   total: H_0 - H_K.   slope: least squares of H_k on k, below 0 when
     useful; undefined for K = 0.   relative: total / H_0; undefined when H_0 is 0.
     monotone_share: share of steps with H_k < H_{k-1}; undefined for K = 0.
+    An answer that is impossible somewhere (nll inf) leaves what it touches inf or undefined.
     """
 
     delta: Array
@@ -65,15 +67,21 @@ def reasoning_utility(H: npt.ArrayLike) -> Utility:
     curve = np.asarray(H, dtype=np.float64)
     if curve.ndim != 1 or not curve.size:
         raise BadInput(f"a curve H_0..H_K (K + 1,) is needed, not an array {curve.shape}")
-    delta = curve[:-1] - curve[1:]
-    total = float(curve[0] - curve[-1]) + 0.0
-    relative = total / float(curve[0]) if curve[0] else Undefined("H_0 is 0")
+    with np.errstate(invalid="ignore"):
+        delta = curve[:-1] - curve[1:]
+    first, last, ends = float(curve[0]), float(curve[-1]), "the curve is not finite at its ends"
+    total = known(first - last if delta.size else 0.0, ends)
+    relative = known(total / first, ends) if first else Undefined("H_0 is 0")
     if not delta.size:
         none = Undefined("there are no steps")
         return Utility(delta, total, none, relative, none)
-    k = np.arange(curve.size) - (curve.size - 1) / 2
-    slope = float((k * (curve - curve.mean())).sum() / (k * k).sum())
-    return Utility(delta, total, slope, relative, float((delta > 0).mean()))
+    slope: float = Undefined("a curve that is not finite everywhere has no slope")
+    if np.isfinite(curve).all():
+        k = np.arange(curve.size) - (curve.size - 1) / 2
+        slope = float((k * (curve - curve.mean())).sum() / (k * k).sum())
+    falls = float((curve[1:] < curve[:-1]).mean())
+    share = Undefined("the curve is nan after some step") if np.isnan(curve).any() else falls
+    return Utility(delta, total, slope, relative, share)
 
 
 def early_stop_step(H: npt.ArrayLike, tau: float) -> int | None:
@@ -249,6 +257,8 @@ def step_utilities(
 
 
 def answer_mentions(steps: Sequence[str], answer: str) -> tuple[bool, ...]:
-    """(K,) which steps contain the answer as whole words: "18" is in "so 18." but not in "180"."""
-    pattern = re.compile(rf"(?<![\w.]){re.escape(answer.strip())}(?!\w|\.\d)", re.IGNORECASE)
+    """(K,) which steps contain the answer as whole words: "18" is in "so 18.", not in "18,000"."""
+    # digits in groups of three are one number, whose parts are no words
+    before, behind = r"(?<![\w.])(?!(?<=\d,)\d{3}(?!\d))", r"(?!\w|\.\d|,\d{3}(?!\d))"
+    pattern = re.compile(before + re.escape(answer.strip()) + behind, re.IGNORECASE)
     return tuple(bool(pattern.search(step)) for step in steps)
