@@ -100,6 +100,9 @@ def test_surp_takes_only_unlikely_tokens_met_with_confidence():
     assert "below 1 nats" in scores.surp(trace, k=0.5, max_entropy=1.0).reason
     tied = Trace(logp=[-1.0, -1.0, -1.0, -1.0], entropy=[3.0, 1.0, 1.0, 1.0])
     assert scores.surp(tied, k=0.5) == -1.0
+    unknown = Trace(logp=[-1.0, -2.0, -3.0], entropy=[np.nan, 1.0, 1.0])
+    assert scores.surp(unknown, k=0.7) == -2.5
+    assert "lacks a value" in scores.surp(unknown, k=1).reason
     with pytest.raises(nll.BadInput, match="max_entropy"):
         scores.surp(trace, max_entropy=float("nan"))
 

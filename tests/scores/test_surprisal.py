@@ -65,6 +65,30 @@ def test_temperature_must_be_positive(temperature):
             score(spelt("a", [[0, 1]]), temperature=temperature)
 
 
+def test_the_boundary_at_infinite_temperature_is_the_share_of_word_starts():
+    spans = [[0, 3], [3, 5], [5, 8]]
+    trace = spelt("ab cd ef", spans, betas=(0.0,), provenance=Provenance(vocab_size=6))
+    assert nll.declarations()["word_surprisal"].fields(
+        temperature=np.inf, boundary="corrected"
+    ) == Fields(betas=(0.0,), boundary=True)
+    plain = word_surprisal(trace, temperature=np.inf, words=["ab cd", "ef"])
+    corrected = word_surprisal(
+        trace, temperature=np.inf, boundary="corrected", words=["ab cd", "ef"]
+    )
+    share = np.log(2 / 6)  # two of six tokens begin a word
+    np.testing.assert_allclose(plain, [2 * np.log(6), np.log(6)])
+    np.testing.assert_allclose(corrected, [2 * np.log(6) - share, np.log(6)])
+    with pytest.raises(nll.MissingField, match="betas=\\(0,\\)"):
+        word_surprisal(spelt("ab cd ef", spans), temperature=np.inf, boundary="corrected")
+
+
+def test_order_zero_counts_the_possible_tokens_where_the_trace_tells():
+    logits = np.array([[1.0, 2.0, -np.inf, 0.0]])
+    counted = trace_from_logits(logits, [0], betas=(0.0,))
+    np.testing.assert_allclose(renyi_entropy(counted, order=0), [np.log(3)])
+    np.testing.assert_allclose(renyi_entropy(trace_from_logits(logits, [0]), order=0), [np.log(4)])
+
+
 def test_missing_temperature_says_how_to_get_it():
     with pytest.raises(nll.MissingField, match=r"lse_at.*betas"):
         surprisal(spelt("a", [[0, 1]]), temperature=2.5)

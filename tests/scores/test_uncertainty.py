@@ -59,6 +59,7 @@ def test_impossible_tokens_are_infinitely_surprising():
         assert score(trace) == np.inf
     assert scores.min_token_prob(trace) == 0.0
     assert scores.perplexity(Trace(logp=[-1e5])) == np.inf
+    assert scores.perplexity(Trace(logp=[-709.5])) == pytest.approx(np.exp(709.5))
 
 
 def test_certainty_is_zero_and_not_minus_zero():
@@ -97,6 +98,8 @@ def test_tokens_with_fewer_candidates_do_not_count():
         logp=[-0.1, -0.1], top_logp=[full, [-0.1, -2.6, -np.inf]], top_ids=[[0, 1, 2]] * 2
     )
     assert scores.top_k_negentropy(trace, k=3) == pytest.approx(0.676681558348)
+    unlikely = Trace(logp=[-1.0], top_ids=[[0, 1, 2]], top_logp=[[-1000.1, -1002.6, -1004.0]])
+    assert scores.top_k_negentropy(unlikely, k=3) == pytest.approx(0.676681558348)
     none = Trace(logp=[-0.1], top_logp=[[-0.1, -np.inf, -np.inf]], top_ids=[[0, 1, 2]])
     assert "no scored token has 3" in scores.top_k_negentropy(none, k=3).reason
     for k in (1, 0, 2.5, np.inf):

@@ -76,7 +76,10 @@ def check_share(k: float) -> None:
 
 def exp(x: float) -> float:
     """e^x; inf where that leaves the floats."""
-    return math.exp(x) if x < 709.0 else INF
+    try:
+        return math.exp(x)
+    except OverflowError:
+        return INF
 
 
 def base_unit(base: str) -> float:

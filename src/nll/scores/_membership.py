@@ -133,7 +133,10 @@ def surp(trace: Trace, *, k: float = 0.2, max_entropy: float = 2.0) -> float:
         return NO_TOKENS
     if k == 0:
         return Undefined("k = 0 selects no token")
-    surprising = logp[_least(logp, k) & (entropy < max_entropy)]
+    least = _least(logp, k)
+    if np.isnan(entropy[least]).any():
+        return defined(np.nan)
+    surprising = logp[least & (entropy < max_entropy)]
     if not surprising.size:
         return Undefined(f"no unlikely token was met with an entropy below {max_entropy:g} nats")
     return mean(surprising)

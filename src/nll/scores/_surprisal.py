@@ -89,8 +89,9 @@ def _renyi_fields(order: float) -> Fields:
 def renyi_entropy(trace: Trace, *, order: float = 2.0, base: Base = "nats") -> Array:
     """Rényi entropy of the next-token distribution: ln sum_v p_v^order / (1 - order).
 
-    (T,) float64, nan at tokens that are not scored. Order 1 is Shannon's entropy, 0 is ln V, inf is
-    the surprisal of the likeliest token. Raises BadInput for a negative order, MissingField when
+    (T,) float64, nan at tokens that are not scored. Order 1 is Shannon's entropy, 0 is ln V (where
+    the trace was made with `betas=(0,)`, of the possible tokens alone), inf is the surprisal of the
+    likeliest token. Raises BadInput for a negative order, MissingField when
     the trace was not made with `betas=(order,)`.
     """
     if not order >= 0:
@@ -104,7 +105,7 @@ def renyi_entropy(trace: Trace, *, order: float = 2.0, base: Base = "nats") -> A
 def _renyi(trace: Trace, order: float) -> Array:
     if order == 1:
         return trace.values("entropy")
-    if order == 0:
+    if order == 0 and 0.0 not in trace.betas:
         return np.full(trace.n_scored, _log_vocabulary(trace))
     if order != INF:
         return np.maximum(trace.lse(order) / (1.0 - order), 0.0)
@@ -139,7 +140,9 @@ def _logsumexp(z: Array) -> Array:
 
 
 def _word_fields(temperature: float, boundary: str, **_: Any) -> Fields:
-    return Fields(betas=_betas(temperature), boundary=boundary == "corrected")
+    corrected = boundary == "corrected"
+    flat = (0.0,) if corrected and temperature == INF else ()
+    return Fields(betas=_betas(temperature) + flat, boundary=corrected)
 
 
 @score(
@@ -196,11 +199,7 @@ def _word_start_mass(trace: Trace, temperature: float) -> Array:
     """(T + 1,) log mass of word-start tokens at a temperature, nats."""
     if temperature == 1.0:
         return trace.field("boundary").astype(np.float64)
-    if temperature == INF:
-        raise BadInput(
-            "the word-start mass at infinite temperature is not kept; use boundary='sum'"
-        )
-    column = trace.beta_index(1.0 / temperature)
+    column = trace.beta_index(1.0 / temperature)  # 1 / inf is 0
     return trace.field("boundary_at")[:, column].astype(np.float64)
 
 

@@ -245,7 +245,7 @@ def top_k_negentropy(
         top = top[np.isfinite(top).all(axis=1)]
     if not top.size:
         return Undefined(f"no scored token has {k} candidates") if trace.n_scored else NO_TOKENS
-    by_rank = top.T.copy()
+    by_rank = top.T - top[:, 0]  # candidates may all be unlikely
     mass = np.exp(by_rank)
     whole = mass.sum(axis=0)
     entropy = np.log(whole) - np.multiply(mass, by_rank, out=by_rank).sum(axis=0) / whole
