@@ -95,6 +95,33 @@ def test_votes_at_the_edges() -> None:
             call()
 
 
+def test_rewards_of_steps() -> None:
+    assert metrics.process_reward([0.9, 0.3, 0.6]) == pytest.approx(0.6, abs=1e-15)
+    assert metrics.process_reward([0.9, 0.3, 0.6], "min") == 0.3
+    assert metrics.process_reward([]) == metrics.process_reward([], "min") == -math.inf
+    assert metrics.best_of_n([metrics.process_reward([]), -5.0]) == 1
+    with pytest.raises(BadInput, match="'mean' or 'min'"):
+        metrics.process_reward([1.0], "max")
+
+
+def test_the_solution_that_a_vote_hands_in() -> None:
+    answers, rewards = [7, 7, 12, 7, 12], [0.1, 0.3, 2.0, -0.5, 1.0]
+    assert metrics.voted_sample(answers, rewards) == 1
+    assert metrics.voted_sample(answers, rewards, metrics.minmax_weights(rewards)) == 2
+    assert metrics.voted_sample([7, 7, 12], [1.0, 1.0, 9.0]) == 0
+    missing = [None, None, "a"]
+    assert metrics.voted_sample(missing, [1.0, 2.0, 0.0]) == 1
+    assert metrics.voted_sample(missing, [1.0, 2.0, 0.0], drop_missing=True) == 2
+    assert metrics.voted_sample(["a", "a"], [-math.inf, -math.inf], [0.0, 0.0]) == 0
+    for call in (
+        lambda: metrics.voted_sample([], []),
+        lambda: metrics.voted_sample(["a"], [1.0, 2.0]),
+        lambda: metrics.voted_sample(["a"], [math.nan]),
+    ):
+        with pytest.raises(BadInput):
+            call()
+
+
 def test_scaling_curve() -> None:
     samples = [[(0.1, 0), (0.9, 1)], [(0.8, 1), (0.2, 0)], [(0.1, 0), (0.7, 0)]]
 

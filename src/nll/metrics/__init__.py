@@ -23,8 +23,10 @@ from nll.metrics._counts import (
     pass_at_k,
     pass_at_n,
     pass_at_n_true,
+    process_reward,
     scaling_curve,
     self_consistency,
+    voted_sample,
     weighted_self_consistency,
 )
 from nll.metrics._inputs import (
@@ -123,6 +125,7 @@ __all__ = [
     "pass_at_n_true",
     "pearson",
     "pr_curve",
+    "process_reward",
     "prr",
     "random_baseline",
     "rcc_auc",
@@ -136,6 +139,7 @@ __all__ = [
     "to_confidence",
     "tpr_at_fpr",
     "truth_ratio",
+    "voted_sample",
     "weighted_self_consistency",
     "wilson",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -145,6 +145,20 @@ def best_of_n(scores: npt.ArrayLike) -> int:
     return int(np.nanargmax(s))
 
 
+def process_reward(step_scores: npt.ArrayLike, reduction: Literal["mean", "min"] = "mean") -> float:
+    """One reward from a process model's (S,) scores of a solution's steps: their mean or least.
+
+    -inf without steps, so that such a solution is picked last. An outcome model's single score is
+    a reward as it is. Raises BadInput for another reduction. Source: arXiv 2502.06217.
+    """
+    if reduction not in ("mean", "min"):
+        raise BadInput(f"reduction must be 'mean' or 'min', not {reduction!r}")
+    s = floats(step_scores, "step scores")
+    if not len(s):
+        return -math.inf
+    return float(s.mean() if reduction == "mean" else s.min())
+
+
 def self_consistency(answers: Sequence[A], *, drop_missing: bool = False) -> A:
     """The most frequent answer, the first seen among equals.
 
@@ -166,6 +180,26 @@ def weighted_self_consistency(
     if np.isnan(w).any():
         raise BadInput(f"weight {np.flatnonzero(np.isnan(w))[0]} is nan")
     return _vote(answers, w if w.any() else np.ones(len(w)), drop_missing)
+
+
+def voted_sample(
+    answers: Sequence[Hashable],
+    scores: npt.ArrayLike,
+    weights: npt.ArrayLike | None = None,
+    *,
+    drop_missing: bool = False,
+) -> int:
+    """Index of the solution that a vote hands in: the best scored one with the winning answer.
+
+    weights: of the vote, such as `minmax_weights(scores)`, see `weighted_self_consistency`; without
+    them each sample counts alike.   Ties as in `best_of_n`. Raises BadInput as the two do.
+    """
+    s = floats(scores, "scores")
+    same_length(answers=answers, scores=s)
+    counts = np.ones(len(s)) if weights is None else weights
+    won = weighted_self_consistency(answers, counts, drop_missing=drop_missing)
+    members = [i for i, answer in enumerate(answers) if answer == won]
+    return members[best_of_n(s[members])]
 
 
 def minmax_weights(scores: npt.ArrayLike) -> Floats:

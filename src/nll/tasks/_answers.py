@@ -17,7 +17,11 @@ from fractions import Fraction
 from nll._errors import BadInput
 from nll.tasks._latex_number import Number, number
 
-_LAST = re.compile(r"-?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:/\d+)?%?")
+_LAST = re.compile(
+    r"(?:(?<![\w)\]}])[-\u2212])?"  # behind a number or a bracket it subtracts, or joins a range
+    r"(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|(?<![\w.])\.\d+)"
+    r"(?:[eE][-+]?\d+(?!\w))?(?:/\d+)?%?"
+)
 _SAID = re.compile(
     r"(?:final answer|answer)\**\s*(?:is|:|=)+\s*:?\**\s*(.+?)(?=\.?\s*(?:\n|$)|\.\s)",
     re.IGNORECASE,
@@ -77,8 +81,21 @@ _UNIT = re.compile(
 )
 
 
+_MIXED = re.compile(r"(?<![\d.,/^])(\d+) (\d+)/(\d+)(?![\d./^])")
+_GROUPED = re.compile(r"(?<![\d.,])\d{1,3}(?: \d{3})+(?!\d)")
+
+
+def _together(text: str) -> str:
+    """Without white space; where it stands between digits it means something."""
+    text = _MIXED.sub(r"(\1+\2/\3)", re.sub(r"\s+", " ", text))
+    text = _GROUPED.sub(lambda m: m[0].replace(" ", ""), text)
+    return re.sub(r"(?<!\d) | (?!\d)", "", text)
+
+
 def normalise_answer(answer: object, *, units: bool = False) -> str:
     r"""One way of writing an answer: no spacing commands, \text or $; `x = 5` becomes `5`, `(A)` A.
+
+    "1 1/2" becomes `(1+1/2)`, "1 000" `1000`; other digits apart stay apart.
 
     units: also take a unit off a number's end ("5 cm", "90^\circ", "$5").
     """
@@ -89,7 +106,7 @@ def normalise_answer(answer: object, *, units: bool = False) -> str:
         s = _UNIT.sub("", s)
     s = _WRAPPED.sub(r"\1", _DROPPED.sub("", s))
     s = re.sub(r"^\s*[a-zA-Z]\s*=\s*(?=\S)", "", s)
-    s = re.sub(r"\s+", "", s)
+    s = _together(s.strip())
     return re.sub(r"^\(([a-zA-Z])\)$", r"\1", s)
 
 
@@ -108,12 +125,12 @@ def math_equal(
     others to the tolerance. Tuples, intervals and sets of numbers go element by element, with their
     brackets; sets in any order.   percent: a bare number also equals it as a percentage (50 and
     0.5).   units: see `normalise_answer`.   math_verify: use that package for what is no number;
-    None when it is installed. An answer that is empty or None equals nothing. Raises BadInput for a
-    tolerance below 0, or when the package is asked for and absent.
+    None when it is installed. An answer that is empty, None or nan equals nothing. Raises BadInput
+    for a tolerance below 0, or when the package is asked for and absent.
     """
     if not tolerance >= 0:
         raise BadInput(f"tolerance must be 0 or more, not {tolerance}")
-    if a is None or b is None:
+    if a is None or b is None or a != a or b != b:
         return False
     x, y = normalise_answer(a, units=units), normalise_answer(b, units=units)
     if not x or not y:
