@@ -190,6 +190,7 @@ def given_to(declaration, make=mixed, **options) -> list:
         "trace": lambda: make(seed=seed, **options),
         "reference": lambda: make(seed=seed, sharpness=3.0, **options),
         "lower": lambda: make(seed=seed + 10, **options),
+        "alone": lambda: make(seed=seed, sharpness=3.0, **options),
         "neighbours": lambda: [make(seed=seed + s, **options) for s in (20, 21, 22)],
         "perturbed": lambda: [make(seed=seed + s, **options) for s in (30, 31, 32)],
         "samples": lambda: Samples(

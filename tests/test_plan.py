@@ -121,6 +121,20 @@ def test_each_model_runs_once_per_text_and_only_where_asked():
     assert not idle.calls
 
 
+def test_an_answer_is_read_again_without_its_prompt_by_the_same_model():
+    """Pointwise mutual information compares two readings by one model, not two models."""
+    texts = [("What jumps? ", "the fox"), Text("no prompt")]
+    (first, second) = nll.gather(MODEL, texts, "pmi")
+    answer, alone = first.trace, next(iter(MODEL.trace(["the fox"])))
+    gain = answer.logp[-6:] - alone.logp[-6:]  # the first letter has no value of its own
+    assert nll.scores.pointwise_mutual_information(first.trace, first.alone) == pytest.approx(
+        float(gain.sum()), abs=1e-5
+    )
+    assert second.alone is None
+    table = nll.score([first, second], "pmi")
+    assert "no prompt" in table["undefined"][1].as_py()
+
+
 def test_fields_are_what_each_models_scores_read():
     first, second = Watched(MODEL), Watched(OTHER)
     specs = ["probability_margin", "surprisal(temperature=2)", "reference_score"]

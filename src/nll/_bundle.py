@@ -66,6 +66,7 @@ class Bundle:
     """A text's trace and the further traces that some scores compare it with.
 
     reference: the same text under a second model.   lower: the text in lower case.
+    alone: what is scored of it, without the prompt in front.
     neighbours: texts like it.   perturbed: the text with spans replaced.   samples: drawn answers.
     The names are the positional parameters of scores; what is None or empty was not obtained.
     missing: why, by name, where something was asked for and this text could not give it.
@@ -74,6 +75,7 @@ class Bundle:
     trace: Trace | None = None
     reference: Trace | None = None
     lower: Trace | None = None
+    alone: Trace | None = None
     neighbours: Sequence[Trace] = field(default_factory=tuple)
     perturbed: Sequence[Trace] = field(default_factory=tuple)
     samples: Samples | None = None
@@ -99,4 +101,4 @@ class Bundle:
         return value
 
 
-ROLES = ("trace", "reference", "lower", "neighbours", "perturbed", "samples")
+ROLES = ("trace", "reference", "lower", "alone", "neighbours", "perturbed", "samples")

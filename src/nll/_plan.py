@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from nll.models import LanguageModel
 
 Vary: TypeAlias = Callable[[str], Sequence[str]]
-VARIANTS = ("lower", "neighbours", "perturbed")
+VARIANTS = ("lower", "alone", "neighbours", "perturbed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +70,8 @@ def gather(
 ) -> Iterator[Bundle]:
     """One bundle per text, in order, streaming, with all that these scores take; for `nll.score`.
 
-    A text and its variants (in lower case, neighbours, perturbed) go to the model together, so that
-    what they share is read once; nothing is run that no score asks for.
+    A text and its variants (in lower case, without prompt, neighbours, perturbed) go to the model
+    together, so that what they share is read once; nothing is run that no score asks for.
 
     specs: as in `nll.score`.   fields: what texts and drawn answers hold beyond what these need.
     reference: the second model.
@@ -150,6 +150,11 @@ def _items(
         own = item.text.messages[-1]["content"] if item.text.messages else item.text.text
         if "lower" in needs.roles:
             item.variants.append(("lower", _replaced(item.text, own.lower())))
+        if "alone" in needs.roles:
+            if item.text.messages or item.text.prompt:
+                item.variants.append(("alone", Text(own)))
+            else:
+                item.missing["alone"] = "the text has no prompt to leave out"
         for role, function in vary.items():
             if role not in needs.roles or function is None:
                 continue

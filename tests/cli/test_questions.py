@@ -140,7 +140,7 @@ def test_a_column_called_correct_means_that_ones_are_not_uncertain(nll_real, tmp
     ran = nll_real("uncertainty", "in.jsonl", *MODEL, "--label", "correct", "-o", "o.parquet")
     assert ran.code == 0, ran.err
     names = pq.read_table(tmp_path / "o.parquet").column_names
-    assert "sequence_nll" in names
+    assert {"sequence_nll", "pointwise_mutual_information"} <= set(names)
     assert not {"g_nll", "answer", "cocoa"} & set(names)
     values = pq.read_table(tmp_path / "o.parquet")["perplexity"].to_pylist()
     wins = sum(bad > good for bad in values[2:] for good in values[:2]) / 4

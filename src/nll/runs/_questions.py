@@ -14,6 +14,7 @@ class Question:
 
     positive: what label 1 and a flag mean.   scores: of a text's own trace; the others are asked
     when what they take is there: a second model, drawn answers, perturbed texts, neighbours.
+    given: of answers that were not written by the model itself.
     main: the score that a threshold decides by, the first of these that was computed.
     says: what a value beyond the others says, and its limit.   alone: a further limit where no
     second model was asked.
@@ -30,6 +31,7 @@ class Question:
     samples: tuple[str, ...] = ()
     perturbed: tuple[str, ...] = ()
     neighbours: tuple[str, ...] = ()
+    given: tuple[str, ...] = ()
 
 
 # The second model of a command is the one before tuning: what it asks about is the tuned one.
@@ -44,7 +46,7 @@ UNCERTAINTY = Question(
         "semantic_entropy", "discrete_semantic_entropy", "predictive_entropy",
         "lexical_similarity", "cocoa",
     ),
-    reference=("pointwise_mutual_information",),
+    given=("pointwise_mutual_information",),
     main=("semantic_entropy", "g_nll", "sequence_nll"),
     says="it tells how much the model hesitates, not whether an answer is true: a model can be "
     "sure and wrong",
@@ -106,6 +108,8 @@ def chosen(
             "--reference needs answers that are given (columns prompt and completion), not the "
             "model's own"
         )
+    if reference and not question.reference:
+        raise BadInput(f"no score of `nll {question.name}` compares two models; leave --reference")
     more = (
         (reference, question.reference),
         (samples, question.samples),
@@ -116,6 +120,7 @@ def chosen(
         scores += names if there else ()
     if not own_answers:
         scores = ["sequence_nll" if s == "g_nll" else s for s in scores if s != "cocoa"]
+        scores += question.given
     return scores
 
 

@@ -61,17 +61,15 @@ def monte_carlo_probability(samples: Samples, *, normalize: bool = True) -> floa
     paper="10.3115/981623.981633",
     question="uncertainty",
 )
-def pointwise_mutual_information(
-    trace: Trace, reference: Trace, *, normalize: bool = False
-) -> float:
+def pointwise_mutual_information(trace: Trace, alone: Trace, *, normalize: bool = False) -> float:
     """ln p(answer | prompt) - ln p(answer), summed over tokens, or their mean with `normalize`.
 
-    trace: the answer after its prompt.   reference: the same answer without one; where its first
-    token was not predicted (no BOS), that token is left out of both.
+    trace: the answer after its prompt.   alone: the same answer without one, under the same model;
+    where its first token was not predicted (no BOS), that token is left out of both.
     lm-polygraph reports the negative of the mean. Undefined when the two do not have the same
     tokens, or a token is impossible under both.
     """
-    with_prompt, without = trace.values("logp"), reference.values("logp")
+    with_prompt, without = trace.values("logp"), alone.values("logp")
     n = min(len(with_prompt), len(without))
     if not n:
         return NO_TOKENS
@@ -79,8 +77,8 @@ def pointwise_mutual_information(
         return Undefined(
             f"the answer has {len(with_prompt)} tokens after its prompt, {len(without)} without"
         )
-    if trace.ids is not None and reference.ids is not None:
-        mine, other = (t.ids[t.scored][-n:] for t in (trace, reference))  # type: ignore[index]
+    if trace.ids is not None and alone.ids is not None:
+        mine, other = (t.ids[t.scored][-n:] for t in (trace, alone))  # type: ignore[index]
         if not np.array_equal(mine, other):
             return Undefined("the answer has other tokens after its prompt than without it")
     with np.errstate(invalid="ignore"):
