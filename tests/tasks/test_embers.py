@@ -221,6 +221,13 @@ def test_items_hold_the_sentence_on_the_named_side(task):
     assert decode.condition == "high"
 
 
+def test_the_example_of_a_prompt_can_be_the_papers():
+    (item,) = make_items(["No."], "rot13_decode", example="Stay here!")
+    assert 'Message: "Fgnl urer!"\nOriginal text: "Stay here!"' in item.prompt
+    (plain,) = make_items(["No."], "rot13_decode")
+    assert 'Original text: "They put the box on a table."' in plain.prompt
+
+
 def test_the_judge():
     assert score_response('"Good."', 'It says "Good." I think')
     assert not score_response("Good.", "Good")

@@ -98,6 +98,12 @@ def test_predictors_that_do_not_vary_or_repeat():
     twice = logistic_regression(np.column_stack([LOGP, LOGP]), Y, prior="cauchy")
     assert np.isinf(twice.vif).all()
     np.testing.assert_allclose(twice.coefficients[1], twice.coefficients[2])
+    plain = logistic_regression(np.column_stack([LOGP, LOGP]), Y)
+    assert (plain.prior, plain.separated) == ("cauchy", False)
+    np.testing.assert_array_equal(plain.coefficients, twice.coefficients)
+    split = np.sort(LOGP)
+    both = logistic_regression(np.column_stack([split, split]), [0] * 6 + [1] * 6)
+    assert (both.prior, both.separated) == ("cauchy", True)
 
 
 @pytest.mark.parametrize(

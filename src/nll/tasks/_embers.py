@@ -141,7 +141,7 @@ class Task(NamedTuple):
     decode: bool = True
 
 
-EXAMPLE = "Stay here!"
+EXAMPLE = "They put the box on a table."  # it has articles to swap
 _CIPHER = (
     "Rot-{n} is a cipher in which each letter is shifted {n} positions forward in the alphabet."
 )
@@ -186,22 +186,25 @@ class Item:
     correct: bool | None = None
 
 
-def make_items(sentences: Iterable[str], task: str, *, condition: str = "") -> list[Item]:
+def make_items(
+    sentences: Iterable[str], task: str, *, condition: str = "", example: str = EXAMPLE
+) -> list[Item]:
     """An item per sentence of a task such as `rot13_decode`: input, target and one-shot prompt.
 
-    "decode" gives the sentence as target, "encode" as input. Raises BadInput for an unknown task.
+    "decode" gives the sentence as target, "encode" as input.   example: the sentence of the shot;
+    the paper's for ciphers is "Stay here!". Raises BadInput for an unknown task.
     """
     if task not in TASKS:
         raise BadInput(f"unknown task '{task}'; there are {', '.join(TASKS)}")
     instruction, encode, decode = TASKS[task]
-    example = _pair("They put the box on a table.", encode, decode)
+    shown = _pair(example, encode, decode)
     out = []
     for sentence in sentences:
         given, target = _pair(sentence, encode, decode)
         verb, label = ("Undo this", "Original text") if decode else ("Do this", "Result")
         prompt = (
-            f'{instruction} {verb} for a message, as in this example:\n\nMessage: "{example[0]}"\n'
-            f'{label}: "{example[1]}"\n\nMessage: "{given}"\n{label}:'
+            f'{instruction} {verb} for a message, as in this example:\n\nMessage: "{shown[0]}"\n'
+            f'{label}: "{shown[1]}"\n\nMessage: "{given}"\n{label}:'
         )
         out.append(Item(given, target, prompt, condition))
     return out

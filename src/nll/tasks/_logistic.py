@@ -21,9 +21,10 @@ class LogisticFit(NamedTuple):
     """Coefficients with the intercept first, of z-scored predictors (unless asked otherwise).
 
     standard_errors: from the curvature at the fit.   deviance: -2 log-likelihood.   prior: the one
-    used, which is `cauchy` though None was asked when `separated`: a line then splits the classes,
-    and maximum likelihood has no end.   dropped: predictors that do not vary, whose coefficients
-    are nan.   vif: variance inflation of each predictor; above 10 its coefficient is unstable.
+    used, which is `cauchy` though None was asked where maximum likelihood has no end or no single
+    one.   separated: the former, a line splits the classes; the latter shows in `vif`.
+    dropped: predictors that do not vary, whose coefficients are nan.   vif: variance inflation of
+    each predictor; above 10 its coefficient is unstable, inf where others determine it.
     """
 
     coefficients: Array
@@ -86,7 +87,8 @@ def logistic_regression(
     return LogisticFit(
         coefficients=coefficients, standard_errors=errors,
         deviance=float(2 * np.sum(np.logaddexp(0, eta) - t * eta)),
-        n=len(t), names=labels, prior=chosen, separated=prior is None and found is None,
+        n=len(t), names=labels, prior=chosen,
+        separated=prior is None and found is None and _separated(design, t),
         dropped=tuple(n for n, v in zip(labels, varies, strict=True) if not v), vif=inflation,
     )  # fmt: skip
 
@@ -121,6 +123,15 @@ def _maximum(x: Array, t: Array) -> tuple[Array, Array] | None:
             flat = _least_curvature(x, p * (1 - p)) < 1e-7 * _least_curvature(x, np.ones(len(x)))
             return None if flat else (beta, covariance)
     return None
+
+
+def _separated(x: Array, t: Array) -> bool:
+    """Whether maximum likelihood lies at infinity, looked at without what others determine."""
+    basis: list[int] = []
+    for column in range(x.shape[1]):
+        if np.linalg.matrix_rank(x[:, [*basis, column]]) > len(basis):
+            basis.append(column)
+    return _maximum(x[:, basis], t) is None
 
 
 def _least_curvature(x: Array, weight: Array) -> float:
