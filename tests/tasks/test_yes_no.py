@@ -6,10 +6,14 @@ import pytest
 
 import nll
 from nll.tasks import (
+    BinaryItem,
     ShortAnswerItem,
+    bias_by_subset,
     format_variants,
+    knowledge_items,
     knowledge_of,
     make_binary_items,
+    own_wrong_answer,
     parametric_knowledge_split,
     says,
     yes_no_answer,
@@ -109,3 +113,39 @@ def test_the_split_asks_the_model_openly():
     known = parametric_knowledge_split(Parrot(*["Lima"] * 5), [ITEM, ITEM])
     assert known == ["correct", "correct"]
     assert parametric_knowledge_split(Parrot(*["Quito"] * 5), [ITEM]) == ["incorrect"]
+
+
+def test_own_wrong_answers():
+    assert own_wrong_answer([" Quito.", "quito", "Quito", "QUITO!", "Lima"], "Lima") == "Quito"
+    assert own_wrong_answer(["Quito"] * 3 + ["Lima"] * 2, "Lima") is None
+    assert own_wrong_answer(["Lima"] * 5, "Lima") is None
+    assert own_wrong_answer(["I don't know"] * 5, "Lima") is None
+    assert own_wrong_answer([""] * 5, "Lima") is None
+
+
+def test_items_know_what_the_model_knows_and_use_its_own_error():
+    known = knowledge_items(Parrot(*["Lima"] * 5), [ITEM])
+    assert known == [i._replace(subset="correct") for i in make_binary_items([ITEM])]
+    wrong = knowledge_items(Parrot(*["Bogota."] * 5), [ITEM, ITEM])
+    own = make_binary_items([ITEM], ["Bogota"])
+    assert wrong == [i._replace(subset="incorrect") for i in own] * 2
+    unsure = knowledge_items(Parrot("a", "b", "c", "d", "e"), [ITEM], ["Cuzco"])
+    assert [i.subset for i in unsure] == ["insufficient"] * 2
+    assert '"Cuzco"' in unsure[1].question
+    with pytest.raises(nll.BadInput, match="no wrong answer"):
+        knowledge_items(Parrot(*["Lima"] * 5), [ShortAnswerItem(ITEM.question, "Lima")])
+
+
+def test_bias_by_subset():
+    items = [
+        BinaryItem("a", True, "correct"), BinaryItem("b", False, "correct"),
+        BinaryItem("c", True, "insufficient"), BinaryItem("d", False, "insufficient"),
+    ]  # fmt: skip
+    found = bias_by_subset(items, [-1.0, 1.0, 2.0, 2.0])
+    assert list(found) == ["correct", "insufficient"]
+    assert found["correct"].negative_bias == 0.0
+    assert (found["insufficient"].negative_bias, found["insufficient"].tpr) == (1.0, 0.0)
+    assert bias_by_subset(items, [-1.0, 1.0, 2.0, 2.0], 5.0)["insufficient"].negative_bias == -1.0
+    assert bias_by_subset([], []) == {}
+    with pytest.raises(nll.BadInput, match="4 items"):
+        bias_by_subset(items, [0.0])

@@ -6,10 +6,14 @@ Sources: arXiv 2511.10881, 2408.00137.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple, Protocol
 
+import numpy as np
+import numpy.typing as npt
+
 from nll._errors import BadInput
+from nll.scores import BinaryDecisionReport, binary_decision_report
 from nll.trace import Trace
 
 Knowledge = Literal["correct", "incorrect", "insufficient"]
@@ -129,12 +133,26 @@ def knowledge_of(greedy: str, drawn: Sequence[str], answer: str) -> Knowledge:
     """
     if not drawn:
         raise BadInput("knowledge is judged by several drawn answers; there is none")
-    needed = 0.8 * len(drawn) - 1e-9
-    if says(greedy, answer) and sum(says(d, answer) for d in drawn) >= needed:
+    if says(greedy, answer) and sum(says(d, answer) for d in drawn) >= _most_of(drawn):
         return "correct"
-    wrong = [_plain(d) for d in drawn if not says(d, answer)]
-    most = max((wrong.count(w) for w in set(wrong) if w and not _UNSURE.search(w)), default=0)
-    return "incorrect" if most >= needed else "insufficient"
+    return "insufficient" if own_wrong_answer(drawn, answer) is None else "incorrect"
+
+
+def own_wrong_answer(drawn: Sequence[str], answer: str) -> str | None:
+    """The one wrong answer that four fifths of the drawn give, as first written; None without.
+
+    Equal up to case and punctuation; not to know is no answer.
+    """
+    wrong = [d for d in drawn if not says(d, answer) and _plain(d)]
+    plain = [_plain(d) for d in wrong]
+    for text, same in zip(wrong, plain, strict=True):
+        if plain.count(same) >= _most_of(drawn) and not _UNSURE.search(same):
+            return text.strip().rstrip(".").strip()
+    return None
+
+
+def _most_of(drawn: Sequence[str]) -> float:
+    return 0.8 * len(drawn) - 1e-9
 
 
 _UNSURE = re.compile(r"\b(?:do(?:es)? n[o']?t know|don t know|unknown|not sure|unsure|no idea)\b")
@@ -170,13 +188,72 @@ def parametric_knowledge_split(
 
     Answers end at the line's end. Our operational form of the split of arXiv 2511.10881.
     """
+    asked = _asked(model, items, samples, temperature, max_new_tokens, seed)
+    return [
+        knowledge_of(greedy, drawn, item.answer)
+        for item, (greedy, drawn) in zip(items, asked, strict=True)
+    ]
+
+
+def knowledge_items(
+    model: CanGenerate,
+    items: Sequence[ShortAnswerItem],
+    distractors: Sequence[str] = (),
+    *,
+    samples: int = 5,
+    temperature: float = 0.7,
+    max_new_tokens: int = 16,
+    seed: int = 0,
+) -> list[BinaryItem]:
+    """`make_binary_items`, each with what the model knows of its question as `subset`.
+
+    Every subset is balanced. Where the model is `incorrect`, its own wrong answer takes the
+    distractor's place. Options as in `parametric_knowledge_split`; `bias_by_subset` reads the
+    result. Raises BadInput as `make_binary_items`. Source: after arXiv 2511.10881.
+    """
+    plain = make_binary_items(items, distractors)
+    out = []
+    asked = _asked(model, items, samples, temperature, max_new_tokens, seed)
+    for i, (item, (greedy, drawn)) in enumerate(zip(items, asked, strict=True)):
+        known = knowledge_of(greedy, drawn, item.answer)
+        own = own_wrong_answer(drawn, item.answer) if known == "incorrect" else None
+        pair = plain[2 * i : 2 * i + 2] if own is None else make_binary_items([item], [own])
+        out += [one._replace(subset=known) for one in pair]
+    return out
+
+
+def _asked(
+    model: CanGenerate,
+    items: Sequence[ShortAnswerItem],
+    samples: int,
+    temperature: float,
+    max_new_tokens: int,
+    seed: int,
+) -> Iterator[tuple[str, list[str]]]:
+    """The greedy and the drawn answers to each open question."""
     prompts = [f"Question: {item.question}\nAnswer:" for item in items]
     greedy = model.generate(prompts, max_new_tokens=max_new_tokens, seed=seed, stop=("\n",))
     drawn = model.generate(
         prompts, max_new_tokens=max_new_tokens, n=samples, temperature=temperature, seed=seed,
         stop=("\n",),
     )  # fmt: skip
-    return [
-        knowledge_of(one[0].scored_text, [t.scored_text for t in many], item.answer)
-        for item, one, many in zip(items, greedy, drawn, strict=True)
-    ]
+    for one, many in zip(greedy, drawn, strict=True):
+        yield one[0].scored_text, [t.scored_text for t in many]
+
+
+def bias_by_subset(
+    items: Sequence[BinaryItem], log_odds: npt.ArrayLike, threshold: float = 0.0
+) -> dict[str, BinaryDecisionReport]:
+    """`binary_decision_report` of each subset of the items, in the order met.
+
+    log_odds: (n,) of no over yes, one per item. Raises BadInput for unequal lengths.
+    """
+    odds = np.asarray(log_odds, dtype=np.float64)
+    if odds.shape != (len(items),):
+        raise BadInput(f"{len(items)} items, but log-odds of shape {odds.shape}")
+    kinds = np.array([item.subset for item in items])
+    gold = np.array([int(item.gold) for item in items])
+    return {
+        kind: binary_decision_report(gold[kinds == kind], odds[kinds == kind], threshold)
+        for kind in dict.fromkeys(item.subset for item in items)
+    }
