@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import reduce
-from itertools import islice
+from itertools import chain, islice
 from operator import or_
 from typing import Any
 
@@ -48,17 +48,18 @@ def score(traces: Row | Iterable[Row], specs: Specs) -> Any:
 def score_batches(
     traces: Iterable[Row], wanted: Sequence[Request], batch_size: int = 512
 ) -> Iterator[Any]:
-    """Record batches of at most `batch_size` rows, as the traces come; see `score`."""
+    """Record batches of at most `batch_size` rows, as the traces come, none of which is held once
+    it is scored; see `score`."""
     schema = score_schema(wanted)
     rows = iter(traces)
     first = next(rows, None)
     if first is None:
         return
     _check_fields(first, wanted)
-    chunk = [first, *islice(rows, batch_size - 1)]
-    while chunk:
-        yield _batch(chunk, wanted, schema)
-        chunk = list(islice(rows, batch_size))
+    rows = chain([first], rows)
+    del first
+    while (batch := _batch(islice(rows, batch_size), wanted, schema)).num_rows:
+        yield batch
 
 
 def fields_for(wanted: Iterable[Request]) -> Fields:
@@ -159,10 +160,14 @@ def _traces_of(given: object) -> Sequence[Trace]:
     return given if isinstance(given, Sequence) else [given]  # type: ignore[list-item]
 
 
-def _batch(traces: Sequence[Row], wanted: Sequence[Request], schema: Any) -> Any:
+def _batch(traces: Iterable[Row], wanted: Sequence[Request], schema: Any) -> Any:
+    ids: list[str | None] = []
+    tokens: list[int | None] = []
     columns: list[list[Any]] = [[] for _ in wanted]
     undefined: list[str | None] = []
     for trace in traces:
+        ids.append(trace.id)
+        tokens.append(trace.n_scored)
         reasons: dict[str, str] = {}
         for request, column in zip(wanted, columns, strict=True):
             value, reason = _evaluate(request, trace)
@@ -170,7 +175,6 @@ def _batch(traces: Sequence[Row], wanted: Sequence[Request], schema: Any) -> Any
             if reason is not None:
                 reasons[request.label] = reason
         undefined.append(json.dumps(reasons, ensure_ascii=False) if reasons else None)
-    ids, tokens = [t.id for t in traces], [t.n_scored for t in traces]
     arrays = [ids, tokens, *columns, undefined]
     return pa.record_batch(
         [pa.array(a, type=f.type, from_pandas=False) for a, f in zip(arrays, schema, strict=True)],

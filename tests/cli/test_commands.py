@@ -137,6 +137,29 @@ def test_report_prints_and_writes(nll_here, texts, tmp_path) -> None:
     assert all(x in page for x in ("t0", "t1", "t2", "lrr"))
 
 
+def test_a_long_table_is_printed_in_parts_that_line_up(nll_here, tmp_path) -> None:
+    rows = [{"id": f"t{i}" + "x" * (i == 900), "text": "text " * (1 + i % 7)} for i in range(1_000)]
+    (tmp_path / "in.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    ran = nll_here("score", "in.jsonl", *S, "--score", "sequence_nll")
+    assert ran.code == 0
+    lines = ran.out.splitlines()
+    assert len({len(line) for line in lines}) == 1
+    assert [line.split()[0] for line in lines] == ["id", *(r["id"] for r in rows)]
+    assert len({len(line.rstrip()) for line in lines}) == 1, "numbers end in the same column"
+
+
+def test_columns_too_wide_for_any_line_are_folded(nll_here, tmp_path) -> None:
+    (tmp_path / "in.txt").write_text("a text " * 900)
+    ran = nll_here("score", "in.txt", "--score", "surprisal", *S)
+    assert ran.code == 0
+    head, *body = ran.out.splitlines()
+    assert head.split() == ["id", "tokens", "mean_nll", "surprisal"]
+    assert body[0].split()[:2] == ["in.txt", "6299"]
+    assert len(body) > 1
+    assert max(map(len, body)) <= 10_000
+    assert len([x for line in body for x in line.split()]) >= 6_299
+
+
 def test_report_with_rejected_texts(nll_here, tmp_path) -> None:
     (tmp_path / "in.jsonl").write_text('{"text": "fine"}\n{"text": ""}\n')
     ran = nll_here("report", "in.jsonl")

@@ -256,11 +256,11 @@ def test_size_per_token_is_bounded() -> None:
 
 def test_histogram_counts_every_scored_token() -> None:
     traces, _ = sample()
-    found = nll_histogram(traces)
+    values = np.concatenate([-t.values("logp") for t in traces])
+    found = nll_histogram(values)
     assert found is not None
     scored = sum(t.n_scored for t in traces)
     assert sum(found["counts"]) == found["tokens"] == scored
-    values = np.concatenate([-t.values("logp") for t in traces])
     assert found["counts"][0] == int((values < found["width"]).sum())
     assert found["median"] == significant(float(np.median(values)))
 

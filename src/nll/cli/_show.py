@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 _WIDE = 10_000
 _ID_WIDTH = 32
+_ROWS = 256  # put into words and printed at a time
 
 
 def show_table(table: pa.Table) -> None:
@@ -23,34 +24,32 @@ def show_table(table: pa.Table) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    on_terminal = sys.stdout.isatty()
     first = ["id", "tokens", "mean_nll", "perplexity"]
     names = [n for n in first if n in table.column_names]
     names += [n for n in table.column_names if n not in (*first, "undefined")]
-    cells = {n: [plain(_cell(v)) for v in table[n].to_pylist()] for n in names}
-    if sys.stdout.isatty():
-        room = Console().width
-        fitting: list[str] = []
+    widths = {n: _width(table, n) for n in names}
+    fitting = names
+    if on_terminal:
+        room, fitting = Console().width, []
         for name in names:
-            width = max(map(len, [name, *cells[name]])) if name != "id" else _ID_WIDTH
-            room -= width + 2
+            room -= (_ID_WIDTH if name == "id" else widths[name]) + 2
             if room < 0 and len(fitting) > 1:
                 break
             fitting.append(name)
-    else:
-        fitting = names
-    shown = Table(box=None, header_style="bold", pad_edge=False)
-    for name in fitting:
-        is_id = name == "id"
-        # Everything from outside goes in as plain Text, or rich would obey markup in it.
-        shown.add_column(
-            _text(name),
-            justify="left" if is_id else "right",
-            overflow="fold",
-            max_width=_ID_WIDTH if is_id and sys.stdout.isatty() else None,
-        )
-    for row in zip(*(cells[n] for n in fitting), strict=True):
-        shown.add_row(*map(_text, row))
-    _print(shown)
+        widths |= {n: min(widths[n], _ID_WIDTH) for n in fitting if n == "id"}
+    widths = _narrowed({n: widths[n] for n in fitting}, Console().width if on_terminal else _WIDE)
+    for start in range(0, max(len(table), 1), _ROWS):
+        shown = Table(box=None, header_style="bold", pad_edge=False, show_header=start == 0)
+        for name in fitting:
+            # Everything from outside goes in as plain Text, or rich would obey markup in it.
+            shown.add_column(
+                _text(name), justify="left" if name == "id" else "right", overflow="fold",
+                width=widths[name],
+            )  # fmt: skip
+        for row in zip(*_cells(table.select(fitting).slice(start, _ROWS)), strict=True):
+            shown.add_row(*map(_text, row))
+        _print(shown)
     if len(fitting) < len(names):
         say(f"{len(names) - len(fitting)} more scores do not fit here; a file holds all of them")
 
@@ -90,6 +89,35 @@ def show_scores(as_json: bool) -> None:
         cells = (name, takes, r["higher_means"], r["unit"], needs, r["paper"])
         shown.add_row(*(_text(str(c)) for c in (*cells, r["summary"])))
     _print(shown)
+
+
+def _cells(table: pa.Table) -> list[list[str]]:
+    """By column, what is shown of its rows."""
+    return [[plain(_cell(v)) for v in column.to_pylist()] for column in table.columns]
+
+
+def _width(table: pa.Table, name: str) -> int:
+    """How many columns of a terminal this one takes."""
+    from rich.cells import cell_len
+
+    column, widest = table.select([name]), cell_len(plain(name))
+    for start in range(0, len(table), _ROWS):
+        (cells,) = _cells(column.slice(start, _ROWS))
+        widest = max(widest, *map(cell_len, cells))
+    return widest
+
+
+def _narrowed(widths: dict[str, int], room: int) -> dict[str, int]:
+    """Cut from the widest, whose cells then take several lines, until all fit side by side."""
+    widths = dict(widths)
+    over = sum(widths.values()) + 2 * len(widths) - room
+    while over > 0 and max(widths.values()) > 1:
+        widest, *others = sorted(widths, key=lambda n: -widths[n])
+        ahead = widths[widest] - max((widths[n] for n in others), default=1)
+        cut = min(over, max(ahead, 1))
+        widths[widest] -= cut
+        over -= cut
+    return widths
 
 
 def _cell(value: Any) -> str:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import lru_cache
+from typing import Any, overload
 
 import numpy as np
 import pyarrow as pa
 
 from nll._errors import BadInput
-from nll.trace import Trace
+from nll.trace import Array, Trace
 from nll.web._text import number, significant, visible
 
 _ARXIV = re.compile(r"(?:arxiv:)?(\d{4}\.\d{4,5}(?:v\d+)?|[a-z-]+(?:\.[A-Z]{2})?/\d{7})", re.I)
@@ -30,12 +31,39 @@ class Cell:
     reason: str = ""
 
 
+class Cells(Sequence[Cell]):
+    """The cells of a column, made when they are looked at: a long table has millions of them."""
+
+    def __init__(self, values: Array, why: Callable[[int], str]):
+        # One number of decimals for the column, so that digits line up.
+        sizes = np.abs(values[np.isfinite(values)])
+        largest = float(sizes.max()) if len(sizes) else 0.0
+        decimals = min(max(3 - math.floor(math.log10(largest)), 0), 5) if largest > 0 else 0
+        if ((sizes > 0) & (sizes < 10)).any():
+            decimals = max(decimals, 2)
+        self._values, self._why, self._decimals = values, why, decimals
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    @overload
+    def __getitem__(self, i: int) -> Cell: ...
+    @overload
+    def __getitem__(self, i: slice) -> list[Cell]: ...
+    def __getitem__(self, i: int | slice) -> Cell | list[Cell]:
+        if isinstance(i, slice):
+            return [self[j] for j in range(*i.indices(len(self)))]
+        v = float(self._values[i])
+        why = visible(self._why(i)) if v != v else ""
+        return Cell(number(v, self._decimals), significant(v, 6), why)
+
+
 @dataclass(frozen=True)
 class Column:
     """A column, its cells, and what its values mean."""
 
     label: str
-    cells: list[Cell]
+    cells: Sequence[Cell]
     summary: str = ""
     higher: str = ""
     unit: str = ""
@@ -61,39 +89,46 @@ def columns(traces: Sequence[Trace], table: pa.Table) -> list[Column]:
 
     Raises BadInput when the table does not have one row per trace.
     """
-    if table.num_rows != len(traces):
+    return columns_of([_mean(-t.values("logp")) for t in traces], table)
+
+
+def columns_of(means: Sequence[float], table: pa.Table) -> list[Column]:
+    """`columns` of texts with these mean nlls, nan without a scored token."""
+    if table.num_rows != len(means):
         raise BadInput(
-            f"the score table has {table.num_rows} rows for {len(traces)} traces; "
+            f"the score table has {table.num_rows} rows for {len(means)} traces; "
             "a report needs one row per trace, in the same order"
         )
     names = [n for n in table.column_names if n not in ("id", "tokens", "undefined")]
     taken = {n.replace("_", " ") for n in names}
-    means = [_mean(-t.values("logp")) for t in traces]
+    mean = np.array(means, np.float64)
     with np.errstate(over="ignore"):
-        own = (means, [float(np.exp(m)) for m in means])
-    none = ["no token was scored"] * len(traces)
+        own = (mean, np.exp(mean))
     out = [
-        Column(label, _cells(values, none), text, "less expected", unit, "0 to ∞"
-               if unit == "nats" else "1 to ∞")
+        Column(label, Cells(values, lambda _: "no token was scored"), text, "less expected", unit,
+               "0 to ∞" if unit == "nats" else "1 to ∞")
         for (label, unit, text), values in zip(_OWN, own, strict=True)
         if label not in taken
     ]  # fmt: skip
-    return out + [_score(table, name, _reasons(table)) for name in names]
+    why = _reasons(table)
+    return out + [_score(table, name, why) for name in names]
 
 
-def _score(table: pa.Table, name: str, reasons: list[Mapping[str, str]]) -> Column:
+def _score(table: pa.Table, name: str, why: Callable[[int], Mapping[str, str]]) -> Column:
     kept = (table.schema.field(name).metadata or {}).get(b"nll", b"{}")
     meta: dict[str, Any] = json.loads(kept)
-    values, note = table[name].to_pylist(), ""
-    if any(isinstance(v, list) for v in values):
-        values = [math.nan if v is None else _mean(np.array(v, dtype=np.float64)) for v in values]
+    note = ""
+    if pa.types.is_nested(table[name].type):
         note = "One value per token or word; the column shows their mean."
-    numbers = [math.nan if v is None else float(v) for v in values]
-    why = [row.get(name, "not defined for this text") for row in reasons]
+        means = (math.nan if not v.is_valid else _mean(np.array(v.as_py(), np.float64))
+                 for v in table[name])  # fmt: skip
+        numbers = np.fromiter(means, np.float64, table.num_rows)
+    else:
+        numbers = table[name].cast(pa.float64()).to_numpy()
     parameters = meta.get("parameters") or {}
     return Column(
         label=visible(name),
-        cells=_cells(numbers, why),
+        cells=Cells(numbers, lambda i: why(i).get(name, "not defined for this text")),
         summary=visible(str(meta.get("summary") or "")),
         higher=visible(str(meta.get("higher_means") or "")),
         unit=visible(str(meta.get("unit") or "")),
@@ -109,22 +144,18 @@ def _mean(values: Any) -> float:
     return float(values.mean()) if len(values) else math.nan
 
 
-def _cells(values: Sequence[float], reasons: Sequence[str]) -> list[Cell]:
-    # One number of decimals for the column, so that digits line up.
-    largest = max((abs(v) for v in values if math.isfinite(v)), default=0.0)
-    decimals = min(max(3 - math.floor(math.log10(largest)), 0), 5) if largest > 0 else 0
-    if any(0 < abs(v) < 10 for v in values):
-        decimals = max(decimals, 2)
-    return [
-        Cell(number(v, decimals), significant(v, 6), visible(why) if v != v else "")
-        for v, why in zip(values, reasons, strict=True)
-    ]
-
-
-def _reasons(table: pa.Table) -> list[Mapping[str, str]]:
+def _reasons(table: pa.Table) -> Callable[[int], Mapping[str, str]]:
+    """By score, why a row's values are undefined."""
     if "undefined" not in table.column_names:
-        return [{}] * table.num_rows
-    return [json.loads(line) if line else {} for line in table["undefined"].to_pylist()]
+        return lambda _: {}
+    lines = table["undefined"]
+
+    @lru_cache(maxsize=1)
+    def of(i: int) -> Mapping[str, str]:
+        line = lines[i].as_py()
+        return json.loads(line) if line else {}
+
+    return of
 
 
 def _range(bounds: Any) -> str:

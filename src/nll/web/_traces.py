@@ -52,10 +52,28 @@ def packed(trace: Trace, strings: Strings, k: int) -> dict[str, Any]:
     return out
 
 
-def nll_histogram(traces: Sequence[Trace]) -> dict[str, Any] | None:
-    """Counts of scored tokens by nll in equal bins; the last holds all beyond. None if no token."""
-    kept = [t.values("logp") for t in traces]
-    values = -np.concatenate(kept) if kept else np.zeros(0)
+def repacked(text: dict[str, Any], old: Sequence[str], strings: Strings, k: int) -> dict[str, Any]:
+    """What `packed` would have given with these strings and k, of a text packed with a larger k.
+
+    old: the strings it was packed with, by place.
+    """
+
+    def moved(place: int) -> int:
+        # They have gone through `visible` once, which would escape nothing more.
+        return strings.place.setdefault(old[place], len(strings.place))
+
+    out = {**text, "s": [moved(place) for place in text["s"]]}
+    if "a" in text:
+        out["a"] = [
+            [moved(x) if i % 2 == 0 else x for i, x in enumerate(pack[: 2 * k])]
+            for pack in text["a"]
+        ]
+        out["m"] = [place if place < k else -1 for place in text["m"]]
+    return out
+
+
+def nll_histogram(values: Array) -> dict[str, Any] | None:
+    """Counts of tokens by nll (n,) in equal bins; the last holds all beyond. None if no token."""
     infinite = int(np.isinf(values).sum())
     values = values[np.isfinite(values)]
     if not len(values):
