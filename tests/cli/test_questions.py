@@ -218,6 +218,8 @@ def test_stored_traces_answer_without_a_model(nll_real, labelled, tmp_path, monk
         refused = nll_real("ood", "t.parquet", option, "texts.jsonl")
         assert (refused.code, refused.out) == (2, "")
         assert "nll eval" in refused.err
+    refused = nll_real("ood", "t.parquet", "--engine", "ray", "-o", "o.parquet")
+    assert (refused.code, "which need no model; leave out --engine ray" in refused.err) == (2, True)
 
 
 @pytest.mark.parametrize(
@@ -232,6 +234,9 @@ def test_stored_traces_answer_without_a_model(nll_real, labelled, tmp_path, monk
         (("uncertainty", "texts.jsonl", "--reference", "m"), "prompt and completion"),
         (("uncertainty", "texts.jsonl", "--temperature", "0"), "temperature"),
         (("ood", "nothing.jsonl"), "nothing.jsonl"),
+        (("ood", "texts.jsonl", "--engine", "ray"), "name it with -o"),
+        (("ood", "texts.jsonl", "--engine", "slurm"), "local or ray, not 'slurm'"),
+        (("ood", "texts.jsonl", "--workers", "2"), "go with --engine ray"),
     ],
 )
 def test_wrong_uses_are_one_line(nll_real, labelled, args, told) -> None:
@@ -248,6 +253,7 @@ def test_help_shows_an_example_and_only_what_has_an_effect(nll_real, command) ->
     assert f"Example: nll {command} " in ran.out
     shown = {option for option in ran.out.split() if option.startswith("--")}
     assert {"--label", "--fit", "--fpr", "--reference", "--stride", "--bos"} <= shown
+    assert {"--engine", "--address", "--workers", "--worker-cpus", "--worker-gpus"} <= shown
     assert "--top-k" not in shown
     assert ("--n-samples" in shown) == (command == "uncertainty")
     assert ("--perturb" in shown) == (command == "detect")

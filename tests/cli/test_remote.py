@@ -87,6 +87,32 @@ def test_traces_and_reports_of_a_server(nll, tmp_path, command: str) -> None:
         assert "</html>" in (tmp_path / out).read_text()
 
 
+@pytest.mark.parametrize(
+    "command", [("score", "o.csv"), ("score", None), ("trace", "o.parquet"), ("report", "o.html")]
+)
+def test_a_run_asks_a_server_once_what_it_gives(nll, tmp_path, command) -> None:
+    from nll.models import from_openai
+
+    write(tmp_path, ["hello, world.", "the end!"])
+    with FaultyServer() as server:
+        assert from_openai(server.url).source.reads
+        probing = len(server.asked)
+    name, out = command
+    written = () if out is None else ("-o", out)
+    with FaultyServer() as server:
+        code, _, err = nll(name, "in.jsonl", "-m", server.url, "--score", "mean_nll", *written)
+    assert code == 0, err
+    assert len(server.asked) == probing + 2, "and each text once"
+
+
+def test_an_option_for_local_models_is_refused_before_a_server_is_asked(nll, tmp_path) -> None:
+    write(tmp_path, ["hello"])
+    with FaultyServer() as server:
+        code, _, err = nll("score", "in.jsonl", "-m", server.url, "--dtype", "bfloat16")
+        assert server.asked == []
+    assert (code, "dtype is for local models" in err) == (2, True)
+
+
 def test_rows_that_fail_are_set_aside_with_a_reason(nll, tmp_path) -> None:
     texts = ["hello, world.", "a man, a plan", "the end!"]
     write(tmp_path, texts)

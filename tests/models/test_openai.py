@@ -395,6 +395,30 @@ def test_the_key_goes_only_where_it_belongs(monkeypatch: pytest.MonkeyPatch) -> 
 SECRET = "planted-7f3a9c-key"
 
 
+def test_another_process_opens_what_is_known_of_a_server_without_asking_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import pickle
+
+    with FaultyServer(token=SECRET) as server:
+        monkeypatch.setenv("NLL_API_KEY", SECRET)
+        model = from_openai(server.url, retry=FAST, concurrency=3, timeout=7.0)
+        unasked = pickle.dumps(model.reopener())
+        (trace,) = model.trace(["hello"])
+        sent, asked = pickle.dumps(model.reopener()), len(server.asked)
+        assert SECRET.encode() not in sent
+        again = pickle.loads(sent)()
+        assert (again.name, again.concurrency, again.source) == ("table", 3, model.source)
+        assert again.identity == model.identity
+        assert np.array_equal(next(iter(again.trace(["hello"]))).logp, trace.logp, equal_nan=True)
+        assert len(server.asked) == asked + 1
+        assert pickle.loads(unasked)().source == model.source
+        assert len(server.asked) > asked + 2, "what was not known is asked"
+        monkeypatch.setenv("NLL_API_KEY", "another")
+        with pytest.raises(BadModel, match="refuses the key"):
+            list(pickle.loads(sent)().trace(["hello"]))
+
+
 def test_check_20_the_key_is_in_no_error_log_trace_or_identity(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -6,16 +6,28 @@ import json
 import os
 import signal
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 
 from nll import BadInput, BadModel, _arrow, read_traces
-from nll.runs import Cluster, Columns, GatherOptions, ModelOptions, score_to, trace_to
+from nll.runs import (
+    Ask,
+    Cluster,
+    Columns,
+    GatherOptions,
+    ModelOptions,
+    ask,
+    score_to,
+    trace_to,
+)
+from nll.runs._questions import QUESTIONS
 from nll.runs._ray import ray_engine
 from nll.runs._run import Piece, RowRejected
 from nll.runs._task import Task
+from nll.testing import FaultyServer
 from nll.trace import same
 
 with warnings.catch_warnings():
@@ -173,3 +185,64 @@ def test_a_cluster_without_room_is_told() -> None:
 def test_no_file_is_asked_for(texts) -> None:
     with pytest.raises(BadInput, match="name it with -o"):
         go(score_to, texts, None, TWO, ("mean_nll",))
+
+
+@pytest.fixture
+def labelled(tmp_path) -> str:
+    path = tmp_path / "labelled.jsonl"
+    rows = [{"id": f"t{i}", "text": "abcd "[i % 3 :] * (2 + i % 5), "label": i % 2}
+            for i in range(300)]  # fmt: skip
+    rows[40]["text"] = ""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+QUESTIONED = {
+    "uncertainty": (GatherOptions(2, max_new_tokens=3), Ask(fit="", own=True)),
+    "membership": (GatherOptions(0, neighbours="words", copies=2), Ask("label", fit="")),
+    "detect": (GatherOptions(0, perturb="spans", copies=2), Ask("label")),
+    "ood": (GatherOptions(0), Ask(fit="")),
+}
+
+
+@pytest.mark.parametrize("name", QUESTIONED)
+def test_questions_are_answered_as_without_a_cluster(labelled, tmp_path, name: str) -> None:
+    more, given = QUESTIONED[name]
+    if given.fit is not None:
+        given = replace(given, fit=labelled)
+    found, said = {}, {}
+    for where, workers in (("here", None), ("there", TWO)):
+        lines: list[str] = []
+        found[where] = ask(
+            QUESTIONS[name], [labelled], tmp_path / f"{where}.parquet", Columns(), BIGRAM, more,
+            given, workers, say=lines.append, tick=lambda _: None,
+        )  # fmt: skip
+        said[where] = [line for line in lines if "Ray" not in line]
+    here, there = found["here"], found["there"]
+    assert (tmp_path / "here.parquet").read_bytes() == (tmp_path / "there.parquet").read_bytes()
+    assert there.table.equals(here.table)
+    assert ("flagged" in there.table.column_names) == (given.fit is not None)
+    assert (there.reading, there.main) == (here.reading, here.main)
+    assert repr(there.cuts) == repr(here.cuts)
+    assert repr(there.evaluation) == repr(here.evaluation)
+    assert said["there"] == said["here"]
+    assert any("labelled.jsonl:41: not scored" in line for line in said["here"]) == bool(given.fit)
+    assert there.outcome.rejected == 1
+
+
+def test_workers_do_not_ask_a_server_again_what_it_gives(texts, tmp_path) -> None:
+    from nll.models import from_openai
+
+    few = tmp_path / "few.jsonl"
+    few.write_text("".join(texts.read_text().splitlines(keepends=True)[:20]))
+    with FaultyServer() as server:
+        assert from_openai(server.url).source.reads
+        probing = len(server.asked)
+    with FaultyServer() as server:
+        options = ModelOptions(server.url)
+        for out, workers in (("here.parquet", None), ("there.parquet", TWO)):
+            before = len(server.asked)
+            score_to([str(few)], tmp_path / out, ["mean_nll"], Columns(), options,
+                     GatherOptions(), workers, say=lambda _: None, tick=lambda _: None)  # fmt: skip
+            assert len(server.asked) - before == probing + 20
+    assert (tmp_path / "here.parquet").read_bytes() == (tmp_path / "there.parquet").read_bytes()

@@ -75,15 +75,16 @@ def report(
     """
     from nll.cli._show import show_table
     from nll.runs import report_data, title_of
-    from nll.web import write_report
+    from nll.web import Drawing, write_report
 
     out = out or Path("report.html")
+    drawing = Drawing()
     with progress() as (tell, tick):
-        outcome, traces, table = report_data(
-            inputs, out, score or ["all"], columns, options, more,
+        outcome, table = report_data(
+            inputs, out, score or ["all"], columns, options, more, draw=drawing.add,
             say=tell, tick=tick, fail_on_error=fail_on_error,
         )  # fmt: skip
-    write_report(out, traces, table, title=title_of(inputs))
+    write_report(out, drawing, table, title=title_of(inputs))
     show_table(table)
     return done(outcome, out)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from nll.cli import _options as o
 from nll.cli._shared import (
     ask_options,
+    cluster,
     columns,
     done,
     model_options,
@@ -23,14 +24,14 @@ from nll.cli._terminal import plain, progress, say
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from nll.runs import Ask, Columns, GatherOptions, ModelOptions
+    from nll.runs import Ask, Cluster, Columns, GatherOptions, ModelOptions
 
 _ANSWER_WIDTH = 40
 # Their scores are chosen here, so nobody could ask for the alternatives.
 _MODEL = without(model_options, "top_k")
 
 
-@takes(columns=columns, options=_MODEL, more=sampling_options, given=ask_options)
+@takes(columns=columns, options=_MODEL, more=sampling_options, given=ask_options, cluster=cluster)
 def uncertainty(
     inputs: o.Inputs,
     *,
@@ -40,6 +41,7 @@ def uncertainty(
     given: Ask,
     columns: Columns,
     options: ModelOptions,
+    cluster: Cluster | None,
     fail_on_error: o.FailOnError = False,
 ) -> int:
     """How sure is the model of its answers, or of those in the data?
@@ -53,10 +55,10 @@ def uncertainty(
     """
     own = None if given_answers is None else not given_answers
     given = dataclasses.replace(given, own=own)
-    return _ask("uncertainty", inputs, out, columns, options, more, given, fail_on_error)
+    return _ask("uncertainty", inputs, out, columns, options, more, given, cluster, fail_on_error)
 
 
-@takes(columns=columns, options=_MODEL, more=neighbour_options, given=ask_options)
+@takes(columns=columns, options=_MODEL, more=neighbour_options, given=ask_options, cluster=cluster)
 def membership(
     inputs: o.Inputs,
     *,
@@ -65,6 +67,7 @@ def membership(
     more: GatherOptions,
     columns: Columns,
     options: ModelOptions,
+    cluster: Cluster | None,
     fail_on_error: o.FailOnError = False,
 ) -> int:
     """Was the model trained on these texts? Evidence, never proof.
@@ -74,10 +77,10 @@ def membership(
     second model, with --neighbours that to texts alike.
     Example: nll membership pages.jsonl --fit known.jsonl --fpr 0.01 -o pages.parquet
     """
-    return _ask("membership", inputs, out, columns, options, more, given, fail_on_error)
+    return _ask("membership", inputs, out, columns, options, more, given, cluster, fail_on_error)
 
 
-@takes(columns=columns, options=_MODEL, more=perturb_options, given=ask_options)
+@takes(columns=columns, options=_MODEL, more=perturb_options, given=ask_options, cluster=cluster)
 def detect(
     inputs: o.Inputs,
     *,
@@ -86,6 +89,7 @@ def detect(
     more: GatherOptions,
     columns: Columns,
     options: ModelOptions,
+    cluster: Cluster | None,
     fail_on_error: o.FailOnError = False,
 ) -> int:
     """Did a machine write these texts? Evidence, never proof.
@@ -95,10 +99,10 @@ def detect(
     --perturb DetectGPT and NPR.
     Example: nll detect essays/ --fit labelled.jsonl --fpr 0.01
     """
-    return _ask("detect", inputs, out, columns, options, more, given, fail_on_error)
+    return _ask("detect", inputs, out, columns, options, more, given, cluster, fail_on_error)
 
 
-@takes(columns=columns, options=_MODEL, given=ask_options)
+@takes(columns=columns, options=_MODEL, given=ask_options, cluster=cluster)
 def ood(
     inputs: o.Inputs,
     *,
@@ -106,6 +110,7 @@ def ood(
     given: Ask,
     columns: Columns,
     options: ModelOptions,
+    cluster: Cluster | None,
     fail_on_error: o.FailOnError = False,
 ) -> int:
     """Are these texts foreign to what the model was fine-tuned on?
@@ -118,7 +123,7 @@ def ood(
     from nll.runs import GatherOptions
 
     more = GatherOptions(0)
-    return _ask("ood", inputs, out, columns, options, more, given, fail_on_error)
+    return _ask("ood", inputs, out, columns, options, more, given, cluster, fail_on_error)
 
 
 def _ask(
@@ -129,6 +134,7 @@ def _ask(
     options: ModelOptions,
     more: GatherOptions,
     given: Ask,
+    cluster: Cluster | None,
     fail_on_error: bool,
 ) -> int:
     from nll.cli._eval import show_evaluation
@@ -138,7 +144,7 @@ def _ask(
 
     with progress() as (tell, tick):
         found = ask(
-            QUESTIONS[name], inputs, out, columns, options, more, given,
+            QUESTIONS[name], inputs, out, columns, options, more, given, cluster,
             say=tell, tick=tick, fail_on_error=fail_on_error,
         )  # fmt: skip
     show_table(_short(found.table, found.main))

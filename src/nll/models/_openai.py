@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -106,6 +106,15 @@ class ServedModel(Continues):
     @property
     def _where(self) -> str:
         return urlsplit(self._caller.url).netloc
+
+    def reopener(self) -> Callable[[], ServedModel]:
+        """What opens this model in another process, where the server is not asked again what it
+        gives. The key does not go along; it is read from the environment there."""
+        known = {n: self.__dict__[n] for n in ("source", "_own") if n in self.__dict__}
+        return partial(
+            _reopened, self._caller.url, self.name, known, concurrency=self.concurrency,
+            timeout=self._caller.timeout,
+        )  # fmt: skip
 
     def trace(
         self,
@@ -303,6 +312,12 @@ def from_openai(
         raise BadInput("the number of requests at once and the timeout must be above 0")
     caller = Caller(url, key_for(url), timeout=seconds, retry=retry or Retry())
     return ServedModel(caller, name or _only_model(caller), concurrency=concurrency)
+
+
+def _reopened(url: str, name: str, known: Mapping[str, Any], **how: Any) -> ServedModel:
+    model = from_openai(url, name, **how)
+    vars(model).update(known)
+    return model
 
 
 def _setting(variable: str, given: float | None, default: float) -> float:

@@ -41,6 +41,7 @@ class Caller:
         self._errors = openai
         self._key = key
         self.url = url
+        self.timeout = timeout
         self.retry = retry
         self.gate = Gate(retry)
         # The client's own retries would multiply with ours.

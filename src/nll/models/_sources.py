@@ -32,18 +32,24 @@ def opener(name: str) -> Callable[..., LanguageModel] | None:
     return found
 
 
-def possible_of(name: str | None, wanted: Sequence[Request]) -> list[Request]:
-    """Of these scores, those that the model of this name can give; see `possible`.
+def possible_of(
+    name: str | None, wanted: Sequence[Request], load: Callable[[], LanguageModel]
+) -> tuple[list[Request], LanguageModel | None]:
+    """Of these scores, those that the model of this name can give (see `possible`), and the model
+    if it had to be opened to know.
 
     Models that are run here give all and are not opened; engines declare what they give without
-    being started; a server is asked for a few tokens unless nothing is wanted that any could give.
+    being started; a server is asked for a few tokens unless nothing is wanted that any could give,
+    and what it was found to give need not be asked again.
     """
-    find = None if name is None else opener(name)
-    if find is None or name is None:
-        return list(wanted)
+    if name is None or opener(name) is None:
+        return list(wanted), None
     engine = _OPENERS[name.partition(":")[0]].split(":")[0]
     held = getattr(import_module(f"nll.models.{engine}"), "CAPABILITIES", None)
-    return possible(_Declared(held) if held is not None else find(name), wanted)
+    if held is not None:
+        return possible(_Declared(held), wanted), None
+    model = load()
+    return possible(model, wanted), model
 
 
 class _Declared(NamedTuple):

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,21 +22,25 @@ from nll.runs._eval import SIDES, Evaluated, Evaluation, binary_labels, measure,
 from nll.runs._eval_table import Scored, label_text
 from nll.runs._jobs import (
     Tick,
+    check_cluster,
     score_rows,
+    score_table,
     started,
     stored_rows,
     ticked,
     trace_files,
-    traced,
 )
-from nll.runs._obtain import Found, GatherOptions, Source, check_takes
+from nll.runs._obtain import Found, GatherOptions, check_takes
 from nll.runs._output import WRITERS, check_output
 from nll.runs._questions import Question, chosen, main_of
 from nll.runs._read import Columns, Row, read_rows
 from nll.runs._run import Outcome, write_rejects
 from nll.runs._store import Say
-from nll.runs._task import ModelOptions, Task
+from nll.runs._task import ModelOptions, Opened, Task, opened
 from nll.trace import Text, Trace
+
+if TYPE_CHECKING:
+    from nll.runs._ray import Cluster
 
 Floats = npt.NDArray[np.float64]
 
@@ -88,28 +92,18 @@ class Asked:
 
 @dataclass
 class _Told:
-    """Labels and texts of the rows by id, noted as the rows go by."""
+    """Labels and texts of the rows by id, noted as the rows go by where they will be measured."""
 
+    wanted: bool = False
     labels: dict[str, str] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
 
     def noting(self, rows: Iterable[Row]) -> Iterator[Row]:
         for row in rows:
-            if row.text is not None:
+            if self.wanted and row.text is not None:
                 self.labels[row.id] = label_text(row.label)
                 self.texts[row.id] = _words(row.text)
             yield row
-
-
-class _OpenOnce(Task):
-    """A task whose models serve the fitting and the asking."""
-
-    def open(self) -> tuple[dict[str, object], int, Source]:
-        held: dict[str, Any] = self.__dict__
-        if "opened" not in held:
-            held["opened"] = super().open()
-        opened: tuple[dict[str, object], int, Source] = held["opened"]
-        return opened
 
 
 def ask(
@@ -120,6 +114,7 @@ def ask(
     options: ModelOptions,
     more: GatherOptions,
     given: Ask,
+    cluster: Cluster | None = None,
     *,
     say: Say,
     tick: Tick,
@@ -127,6 +122,7 @@ def ask(
 ) -> Asked:
     """Score texts, or stored traces without a model, for one question; see `Question` and `Ask`.
 
+    On a cluster the workers score; thresholds and evidence are made here, of the table of scores.
     Raises BadInput for what cannot be used, before any model is loaded where that can be told.
     """
     if out is not None:
@@ -134,10 +130,11 @@ def ask(
     if not 0 <= given.fpr < 1:
         raise BadInput(f"--fpr is a share from 0 to below 1, not {given.fpr}")
     stored = trace_files(inputs)
+    check_cluster(cluster, out, stored)
     if stored:
         return _ask_stored(question, stored, out, given, tick)
     columns = replace(columns, label=given.label, questions=given.own is not False)
-    told = _Told()
+    told = _Told(given.label is not None)
     rows = started(told.noting(read_rows(inputs, columns)))
     own = given.own
     if own is None:
@@ -149,20 +146,23 @@ def ask(
         own_answers=own,
     )  # fmt: skip
     check_takes(requests(wanted), options.reference, more)
-    task = _OpenOnce("answer" if own else "score", tuple(wanted), options, more)
+    task = Task("answer" if own else "score", tuple(wanted), options, more)
     labels = [r.label for r in task.wanted]
     main = main_of(question, labels)
-    thresholds = {}
+    fitting = None
     if given.fit is not None:
-        fitting = replace(columns, label=given.label or "label")
-        thresholds = _fitted(question, task, fitting, given, say, fail_on_error)
+        fitting = _fitting(question, replace(columns, label=given.label or "label"), given)
+    with opened(task, cluster, say) as held:
+        thresholds = {}
+        if fitting is not None:
+            thresholds = _fitted(question, task, held, fitting, given, say, fail_on_error)
 
-    def finish(table: pa.Table) -> pa.Table:
-        return _flagged(table, thresholds.get(main, (None, math.nan))[0], main)
+        def finish(table: pa.Table) -> pa.Table:
+            return _flagged(table, thresholds.get(main, (None, math.nan))[0], main)
 
-    outcome, table = score_rows(
-        rows, out, task, say=say, tick=tick, fail_on_error=fail_on_error, finish=finish
-    )
+        outcome, table = score_rows(
+            rows, out, task, held, say=say, tick=tick, fail_on_error=fail_on_error, finish=finish
+        )
     if table is None or not len(table):
         raise BadInput("none of the texts could be scored, so there is no answer")
     return _asked(question, outcome, table, task.wanted, main, thresholds, given, told)
@@ -210,18 +210,37 @@ def _possible(question: Question, first: Found) -> list[Request]:
     return out
 
 
-def _fitted(
-    question: Question, task: Task, columns: Columns, given: Ask, say: Say, fail_on_error: bool
-) -> dict[str, tuple[metrics.Threshold, float]]:
-    """A threshold for each score, with the share of positives beyond it."""
-    told = _Told()
+class _Fitting(NamedTuple):
+    """The labelled rows that thresholds are fitted on, and the column of their labels."""
+
+    rows: Sequence[Row]
+    told: _Told
+    column: str | None
+
+
+def _fitting(question: Question, columns: Columns, given: Ask) -> _Fitting:
+    told = _Told(True)
     rows = list(told.noting(read_rows([str(given.fit)], columns)))
     y = _labels(question, [told.labels[r.id] for r in rows if r.text], columns.label, given)
     if all(y == 1):
         raise BadInput(f"{given.fit} has no text that is not '{question.positive}' to fit on")
-    _, found = traced(rows, task.open()[2], say, lambda _: None, fail_on_error)
-    table = pa.Table.from_batches(task.batches(found), task.schema)
-    kept, y = _labelled(question, table, columns.label, told, given)
+    return _Fitting(rows, told, columns.label)
+
+
+def _fitted(
+    question: Question,
+    task: Task,
+    held: Opened,
+    fitting: _Fitting,
+    given: Ask,
+    say: Say,
+    fail_on_error: bool,
+) -> dict[str, tuple[metrics.Threshold, float]]:
+    """A threshold for each score, with the share of positives beyond it."""
+    _, table = score_table(
+        fitting.rows, task, held, say=say, tick=lambda _: None, fail_on_error=fail_on_error
+    )
+    kept, y = _labelled(question, table, fitting.column, fitting.told, given)
     out = {}
     for request in task.wanted:
         values = _values(table, request.label)[kept]

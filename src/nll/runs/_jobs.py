@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,15 +17,16 @@ from nll._declare import Request, requests
 from nll._errors import BadInput
 from nll._table import score_batches, score_schema
 from nll.runs._atomic import atomic_path
-from nll.runs._obtain import Found, GatherOptions, Source, check_takes
+from nll.runs._obtain import Found, GatherOptions, check_takes
 from nll.runs._output import WRITERS, check_output
 from nll.runs._read import Columns, Row, input_files, read_rows
-from nll.runs._run import Job, Outcome, run, set_aside, write_rejects
+from nll.runs._run import Job, Outcome, run, streamed, write_rejects
 from nll.runs._store import Say
-from nll.runs._task import ModelOptions, Task, opened
+from nll.runs._task import ModelOptions, Opened, Task, load_model, opened
 from nll.trace import Trace
 
 if TYPE_CHECKING:
+    from nll.models import LanguageModel
     from nll.runs._ray import Cluster
 
 Tick = Callable[[int], None]
@@ -52,11 +55,13 @@ def trace_to(
     check_takes(wanted, options.reference, more)
     check_output(out, (".parquet",), inputs)
     rows = started(read_rows(inputs, columns))
-    task = Task("trace", _given(specs, wanted, options), options, more)
+    task = _task("trace", specs, wanted, options, more)
     write = task.write
-    with opened(task, cluster, say) as (parts, pace, engine):
-        job = Job(parts, engine, merge=lambda path, shards: write(path, stored_rows(shards)))
-        return run(rows, out, job, say=say, tick=tick, fail_on_error=fail_on_error, pace=pace)
+    with opened(task, cluster, say) as held:
+        job = Job(
+            held.parts, held.engine, merge=lambda path, shards: write(path, stored_rows(shards))
+        )
+        return run(rows, out, job, say=say, tick=tick, fail_on_error=fail_on_error, pace=held.pace)
 
 
 def score_to(
@@ -78,20 +83,32 @@ def score_to(
     if out is not None:
         check_output(out, tuple(WRITERS), inputs)
     stored = trace_files(inputs)
+    check_cluster(cluster, out, stored)
     if stored:
         batches = score_batches(ticked(stored_rows(stored), tick), wanted)
         return _score_stored(batches, schema, out)
     check_takes(wanted, options.reference, more)
     rows = started(read_rows(inputs, columns))
-    task = Task("score", _given(specs, wanted, options), options, more)
-    return score_rows(rows, out, task, cluster, say=say, tick=tick, fail_on_error=fail_on_error)
+    task = _task("score", specs, wanted, options, more)
+    with opened(task, cluster, say) as held:
+        return score_rows(rows, out, task, held, say=say, tick=tick, fail_on_error=fail_on_error)
+
+
+def check_cluster(cluster: Cluster | None, out: Path | None, stored: Sequence[str]) -> None:
+    """Raise BadInput where a cluster would have nothing to do, or to lose all that it did."""
+    if cluster is None:
+        return
+    if stored:
+        raise BadInput(f"{stored[0]} holds traces, which need no model; leave out --engine ray")
+    if out is None:
+        raise BadInput("a run on a cluster writes a file; name it with -o")
 
 
 def score_rows(
     rows: Iterable[Row],
     out: Path | None,
     task: Task,
-    cluster: Cluster | None = None,
+    held: Opened,
     *,
     say: Say,
     tick: Tick,
@@ -100,14 +117,14 @@ def score_rows(
 ) -> tuple[Outcome, pa.Table | None]:
     """Score rows into `out`, as a run that survives, or into a table when `out` is None.
 
-    finish: makes the final table, which is returned then even when it is written.
+    held: the task, opened.   finish: makes the final table, which is returned then even when it is
+    written.
     """
     schema = task.schema
     if out is None:
-        if cluster is not None:
-            raise BadInput("a run on a cluster writes a file; name it with -o")
-        outcome, found = traced(rows, task.open()[2], say, tick, fail_on_error)
-        table = pa.Table.from_batches(task.batches(found), schema)
+        outcome, table = score_table(
+            rows, task, held, say=say, tick=tick, fail_on_error=fail_on_error
+        )
         return outcome, finish(table) if finish else table
     write = WRITERS[out.suffix.lower()]
     tables: list[pa.Table] = []
@@ -119,10 +136,50 @@ def score_rows(
         tables.append(finish(pa.Table.from_batches(_batches(shards), schema)))
         write(path, tables[0].to_batches(), tables[0].schema)
 
-    with opened(task, cluster, say) as (parts, pace, engine):
-        job = Job(parts, engine, merge)
-        done = run(rows, out, job, say=say, tick=tick, fail_on_error=fail_on_error, pace=pace)
+    job = Job(held.parts, held.engine, merge)
+    done = run(rows, out, job, say=say, tick=tick, fail_on_error=fail_on_error, pace=held.pace)
     return done, tables[0] if tables else None
+
+
+def score_table(
+    rows: Iterable[Row],
+    task: Task,
+    held: Opened,
+    *,
+    say: Say,
+    tick: Tick,
+    fail_on_error: bool = False,
+) -> tuple[Outcome, pa.Table]:
+    """The scores of rows; of the traces that they come from no more than a shard is in memory."""
+    rejected: list[dict[str, Any]] = []
+    if held.source is not None:
+        found = streamed(rows, held.source, rejected, fail_on_error, held.pace)
+        table = pa.Table.from_batches(task.batches(ticked(found, tick)), task.schema)
+        _tell(rejected, say)
+        return Outcome(len(table), len(rejected)), table
+    # The workers of a cluster send files, and nobody could find these again after an interruption.
+    kept: list[pa.Table] = []
+
+    def keep(table: pa.Table) -> pa.Table:
+        kept.append(table)
+        return table
+
+    with TemporaryDirectory() as folder:
+        done, _ = score_rows(
+            rows, Path(folder) / "scores.parquet", task, held, say=lambda _: None, tick=tick,
+            fail_on_error=fail_on_error, finish=keep,
+        )  # fmt: skip
+        if done.rejects is not None:
+            with done.rejects.open(encoding="utf-8") as lines:
+                rejected = [json.loads(line) for line in lines]
+    _tell(rejected, say)
+    return Outcome(done.scored, done.rejected), kept[0]
+
+
+def _tell(rejected: Sequence[Mapping[str, Any]], say: Say) -> None:
+    for r in rejected[:10]:
+        line = "" if r["line"] is None else f":{r['line']}"
+        say(f"{r['source']}{line}: not scored: {r['detail']}")
 
 
 def report_data(
@@ -133,42 +190,61 @@ def report_data(
     options: ModelOptions,
     more: GatherOptions = _NO_MORE,
     *,
+    draw: Callable[[Trace], None],
     say: Say,
     tick: Tick,
     fail_on_error: bool = False,
-) -> tuple[Outcome, list[Trace], pa.Table]:
-    """All that a report at `out` shows: traces of all texts (or stored ones) and their scores.
+) -> tuple[Outcome, pa.Table]:
+    """The scores that a report at `out` shows, of texts or stored traces; rejected rows go beside
+    `out`, as in a run.
 
-    Rejected rows go beside `out`, as in a run.
+    draw: is given the trace of every text in order; none is kept here.
     """
     wanted = requests(specs)
-    schema = score_schema(wanted)
+    score_schema(wanted)  # an impossible option is told before anything is opened
     check_output(out, (".html", ".htm"), inputs)
     stored = trace_files(inputs)
+    rejected: list[dict[str, Any]] = []
     if stored:
-        found = list(ticked(stored_rows(stored), tick))
-        outcome = Outcome(len(found))
+        found = stored_rows(stored)
     else:
         check_takes(wanted, options.reference, more)
         rows = started(read_rows(inputs, columns))
-        specs = _given(specs, wanted, options)
-        wanted, schema = requests(specs), score_schema(requests(specs))
-        task = Task("report", specs, options, more)
-        outcome, found = traced(rows, task.open()[2], say, tick, fail_on_error, out)
-    if not found:
+        task = _task("report", specs, wanted, options, more)
+        wanted = requests(task.specs)
+        _, pace, source = task.open()
+        found = streamed(rows, source, rejected, fail_on_error, pace)
+
+    def drawn() -> Iterator[Found]:
+        for one in ticked(found, tick):
+            draw(_shown(one))
+            yield one
+
+    table = pa.Table.from_batches(score_batches(drawn(), wanted), score_schema(wanted))
+    _tell(rejected, say)
+    rejects = None if stored else write_rejects(out, rejected)
+    if not len(table):
         raise BadInput("none of the texts could be scored, so there is nothing to report")
-    table = pa.Table.from_batches(score_batches(found, wanted), schema)
-    return outcome, [_shown(f) for f in found], table
+    return Outcome(len(table), len(rejected), rejects=rejects), table
 
 
-def _given(
-    specs: Sequence[str], wanted: Sequence[Request], options: ModelOptions
-) -> tuple[str, ...]:
-    """The scores that the model can give, before it is asked anything of the texts."""
+def _task(
+    command: Literal["trace", "score", "report"],
+    specs: Sequence[str],
+    wanted: Sequence[Request],
+    options: ModelOptions,
+    more: GatherOptions,
+) -> Task:
+    """With the scores that the model can give, before it is asked anything of the texts, and with
+    the model if it was opened to know that."""
     from nll.models._sources import possible_of
 
-    kept = possible_of(options.model, wanted) if wanted else []
-    return tuple(specs) if len(kept) == len(wanted) else tuple(r.label for r in kept)
+    kept: list[Request] = []
+    model: LanguageModel | None = None
+    if wanted:
+        kept, model = possible_of(options.model, wanted, lambda: load_model(options))
+    given = tuple(specs) if len(kept) == len(wanted) else tuple(r.label for r in kept)
+    return Task(command, given, options, more, model)
 
 
 def _shown(found: Found) -> Trace:
@@ -225,24 +301,6 @@ def _score_stored(
         WRITERS[out.suffix.lower()](temporary, counted(), schema)
     write_rejects(out, ())
     return Outcome(scored), None
-
-
-def traced(
-    rows: Iterable[Row],
-    source: Source,
-    say: Say,
-    tick: Tick,
-    fail_on_error: bool,
-    out: Path | None = None,
-) -> tuple[Outcome, list[Found]]:
-    """All traces in memory, for a table or report that shows every text anyway."""
-    rejected: list[dict[str, Any]] = []
-    traces = list(ticked(set_aside(list(rows), source, rejected, fail_on_error), tick))
-    for r in rejected[:10]:
-        line = "" if r["line"] is None else f":{r['line']}"
-        say(f"{r['source']}{line}: not scored: {r['detail']}")
-    rejects = write_rejects(out, rejected) if out is not None else None
-    return Outcome(len(traces), len(rejected), rejects=rejects), traces
 
 
 def ticked(traces: Iterable[Found], tick: Tick) -> Iterator[Found]:

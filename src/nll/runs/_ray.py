@@ -8,16 +8,19 @@ worker that dies is started again, and its shards are computed again.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nll._errors import BadInput, BadModel, MissingExtra, NllError, first_line
 from nll.runs._run import Engine, Make, Piece, Tick, maker, refusal
 from nll.runs._store import Say, fingerprint
 from nll.runs._task import Task
+
+if TYPE_CHECKING:
+    from nll.models import LanguageModel
 
 AHEAD = 2  # shards that wait at each worker, so that it never waits for this process
 RETRIES = 3
@@ -44,16 +47,21 @@ class Cluster:
 
 
 class _Worker:
-    """Holds the models in a process of the cluster."""
+    """Holds the models in a process of the cluster.
 
-    def __init__(self, task: Task):
+    reopen: opens the task's model, where more is known of it than its name.
+    """
+
+    def __init__(self, task: Task, reopen: Callable[[], LanguageModel] | None = None):
         self.task = task
+        self.reopen = reopen
         self.opened: Any = None
 
     def open(self) -> tuple[dict[str, object], int]:
         """Load the models unless they are; what decides the numbers, and the pace."""
         if self.opened is None:
-            self.opened = self.task.open()
+            model = self.reopen() if self.reopen else None
+            self.opened = replace(self.task, held=model).open()
         return self.opened[0], self.opened[1]
 
     def make(self, piece: Piece, identity: str) -> tuple[bytes, int, Sequence[Mapping[str, Any]]]:
@@ -90,7 +98,9 @@ def ray_engine(
         kind = ray.remote(
             num_cpus=cluster.cpus, num_gpus=cluster.gpus, max_restarts=-1, max_task_retries=RETRIES
         )(_Worker)
-        workers = [kind.remote(task) for _ in range(count)]
+        reopener = getattr(task.held, "reopener", None)
+        task = replace(task, held=None)  # a model may hold what cannot leave this process
+        workers = [kind.remote(task, reopener and reopener()) for _ in range(count)]
         say(f"loading the model in {count} worker{'s' * (count != 1)} of the Ray cluster")
         parts, pace = _result(ray, workers[0].open.remote())
         yield parts, pace, _engine(ray, workers, fingerprint(parts))

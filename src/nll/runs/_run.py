@@ -241,6 +241,21 @@ def set_aside(
     rejected.sort(key=lambda r: int(r["index"]))
 
 
+def streamed(
+    rows: Iterable[Row],
+    trace: Source,
+    rejected: list[dict[str, Any]],
+    fail_on_error: bool,
+    pace: int,
+) -> Iterator[Found]:
+    """`set_aside` of all rows, cut as `run` cuts them: of the texts and traces no more than a shard
+    is in memory, and answers are drawn as in a run."""
+    start = 0
+    for part in plan(rows, pace * SHARD_ROWS, pace * SHARD_CHARACTERS):
+        yield from set_aside(part, trace, rejected, fail_on_error, start)
+        start += sum(row.text is not None for row in part)
+
+
 def maker(piece: Piece, source: Source, write: Write, tick: Tick, fail_on_error: bool) -> Make:
     """How a shard's file is made of what the source gives for its texts."""
 

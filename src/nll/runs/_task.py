@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import pyarrow as pa
 
@@ -53,12 +53,14 @@ class Task:
     """A command on texts: which scores, by which models, obtained how.
 
     `answer` scores the greedy answers that the model gives to the texts, in place of the texts.
+    held: the model, where it is open already.
     """
 
     command: Literal["trace", "score", "report", "answer"]
     specs: tuple[str, ...]
     options: ModelOptions
     more: GatherOptions
+    held: LanguageModel | None = field(default=None, compare=False, repr=False)
 
     @property
     def wanted(self) -> list[Request]:
@@ -90,7 +92,8 @@ class Task:
     def open(self) -> tuple[dict[str, object], int, Source]:
         """Load the models: all that decides the numbers, the pace of shards, and the source."""
         options, wanted = self.options, self.wanted
-        model, reference = _models(options)
+        model = self.held or load_model(options)
+        reference = load_model(options, second=True) if options.reference else None
         default = TOP_K if self.command in ("trace", "report") else 0
         fields = Fields(top_k=default if options.top_k is None else options.top_k)
         if self.command == "answer":
@@ -123,38 +126,43 @@ class Task:
         return parts
 
 
+class Opened(NamedTuple):
+    """What decides a task's numbers, the pace of its shards, the engine that makes them, and, in
+    this process, where its traces come from."""
+
+    parts: dict[str, object]
+    pace: int
+    engine: Engine
+    source: Source | None
+
+
 @contextmanager
-def opened(
-    task: Task, cluster: Cluster | None, say: Say
-) -> Iterator[tuple[dict[str, object], int, Engine]]:
-    """What decides the task's numbers, the pace of its shards, and the engine that makes them:
-    in this process, or on a cluster whose workers are let go at the end."""
+def opened(task: Task, cluster: Cluster | None, say: Say) -> Iterator[Opened]:
+    """The task with its models loaded: in this process, or on a cluster whose workers are let go
+    at the end."""
     if cluster is None:
         parts, pace, source = task.open()
-        yield parts, pace, local_engine(source, task.write)
+        yield Opened(parts, pace, local_engine(source, task.write), source)
         return
     from nll.runs._ray import ray_engine
 
     with ray_engine(task, cluster, say) as found:
-        yield found
+        yield Opened(*found, None)
 
 
-def _models(options: ModelOptions) -> tuple[LanguageModel, LanguageModel | None]:
+def load_model(options: ModelOptions, *, second: bool = False) -> LanguageModel:
+    """The model, or the second one."""
     from nll import models
 
-    def open_model(name: str | None, revision: str | None) -> LanguageModel:
-        return models.load(
-            name,
-            device=options.device,
-            dtype=options.dtype,
-            bos=options.bos,
-            revision=revision,
-            trust_remote_code=options.trust_remote_code,
-            batch_tokens=options.batch_tokens,
-        )
-
-    model = open_model(options.model, options.revision)
-    return model, open_model(options.reference, None) if options.reference else None
+    return models.load(
+        options.reference if second else options.model,
+        device=options.device,
+        dtype=options.dtype,
+        bos=options.bos,
+        revision=None if second else options.revision,
+        trust_remote_code=options.trust_remote_code,
+        batch_tokens=options.batch_tokens,
+    )
 
 
 def _pace(model: LanguageModel) -> int:
