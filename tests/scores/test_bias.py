@@ -163,6 +163,14 @@ def test_swapping_the_labels_turns_the_bias_round(pairs):
     np.testing.assert_allclose(a.mean_p_no, 1 - b.mean_p_no, atol=1e-12)
 
 
+def test_over_production_of_no_in_answers_and_in_probability():
+    report = binary_decision_report([1, 0, 1, 1], [0.1, 2.0, -1.0, np.inf])
+    assert report.over_negative == pytest.approx(0.75 - 0.25)
+    p = [1 / (1 + np.exp(-x)) for x in (0.1, 2.0, -1.0)]
+    assert report.over_p_no == pytest.approx((sum(p) + 1) / 4 - 0.25)
+    assert isinstance(binary_decision_report([1], [np.nan]).over_p_no, nll.Undefined)
+
+
 def test_debias_threshold():
     lean = [1.0, 2.0, 3.0]
     assert debias_threshold(lean) == pytest.approx(2.0)

@@ -14,6 +14,7 @@ from scipy.spatial.distance import jensenshannon
 import nll
 from nll.scores import (
     InstabilityMonitor,
+    candidates_used,
     classify_instability,
     instability_peak,
     instability_signal,
@@ -162,6 +163,26 @@ def test_ties_at_the_cut_go_to_the_lowest_id():
         for t in (trace, other)
     ]
     np.testing.assert_array_equal(*got)
+
+
+def test_how_many_candidates_were_used():
+    trace = Trace(
+        logp=[math.nan, -1.0, -1.0, -1.0],
+        top_ids=[[-1, -1, -1], [4, 5, 6], [4, 5, -1], [4, 5, 6]],
+        top_logp=[[math.nan] * 3, [-1.0, -2.0, -3.0], [-1.0, -2.0, math.nan], [-1, -math.inf, -9]],
+    )
+    np.testing.assert_array_equal(candidates_used(trace), [0, 3, 2, 2])
+    np.testing.assert_array_equal(candidates_used(trace, k=2), [0, 2, 2, 2])
+    np.testing.assert_array_equal(candidates_used(trace, k=None), [0, 3, 2, 2])
+    with pytest.raises(nll.BadInput, match="candidates"):
+        candidates_used(trace, k=0)
+
+
+def test_a_trace_without_candidates_is_refused():
+    empty = Trace(logp=[-1.0, -1.0], top_ids=np.zeros((2, 0)), top_logp=np.zeros((2, 0)))
+    with pytest.raises(nll.MissingField, match="no candidates"):
+        instability_strength(empty)
+    assert instability_strength(steps(ROWS), k=2.0) == instability_strength(steps(ROWS), k=2)
 
 
 def test_the_full_vocabulary_must_be_there_to_be_used():

@@ -45,6 +45,8 @@ def test_variation_ratios_are_those_of_the_sheet():
     to_original = dict(zip("abcd", [0.1, 0.25, 0.6, 0.8], strict=True))
     got = variation_ratio_original(list("abcd"), "original", lambda a, _: to_original[a])
     assert got == pytest.approx(0.4375)
+    as_array = variation_ratio_original(np.array(["a", "b"]), "o", lambda a, _: to_original[str(a)])
+    assert as_array == pytest.approx(0.175)
 
 
 def test_variation_ratio_goes_over_ordered_pairs():

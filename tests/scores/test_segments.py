@@ -54,6 +54,48 @@ def test_the_four_scores_are_those_of_the_tuple():
     assert tuple(f(trace) for f in scores) == segment_scores(trace)[:4]
 
 
+def test_tokens_of_unknown_entropy_are_passed_over():
+    held = [1.2, math.nan, 0.6, 0.3, math.nan, math.nan, math.nan]
+    got = segment_scores(spelled(WORDS, entropy=held))
+    assert got.max_entropy == 1.2  # of the first segment alone
+    assert got.mean_entropy == pytest.approx(0.7)
+    assert got.max_nll == pytest.approx(1.844439727057)
+    assert got.n_segments == 2
+    split = [math.nan, 2.0, 0.6, math.nan, 1.5, math.nan, 0.5]
+    assert segment_max_entropy(spelled(WORDS, entropy=split)) == 1.75
+    assert segment_mean_entropy(spelled(WORDS, entropy=split)) == pytest.approx(1.15)
+    none = segment_max_entropy(spelled(WORDS, entropy=[math.nan] * 7))
+    assert "lacks a value" in none.reason
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.sampled_from([" a", "b", ".", " .", "?", ".\n", "x.y"]), max_size=12), st.data())
+def test_scores_are_those_of_a_plain_loop(words, data):
+    """Segments in lists, means by hand."""
+    draw = st.floats(0, 9)
+    p = data.draw(st.lists(st.floats(0.01, 1), min_size=len(words), max_size=len(words)))
+    entropy = data.draw(
+        st.lists(draw | st.just(math.nan), min_size=len(words), max_size=len(words))
+    )
+    segments: list[list[int]] = [[]]
+    for t, word in enumerate(words):
+        segments[-1].append(t)
+        if word.strip() in (".", "?"):
+            segments.append([])
+    segments = [s for s in segments if s]
+
+    def over(values, reduce):
+        parts = [[values[t] for t in s if values[t] == values[t]] for s in segments]
+        found = [reduce(part) for part in parts if part]
+        return np.mean(found) if found else math.nan
+
+    loss = [-math.log(x) for x in p]
+    want = [over(v, r) for v in (loss, entropy) for r in (max, np.mean)]
+    got = segment_scores(spelled(words, p=p, entropy=entropy))
+    np.testing.assert_allclose(got[:4], want, atol=1e-12)
+    assert got.n_segments == len(segments)
+
+
 def test_what_follows_the_last_separator_is_a_segment_too():
     assert segment_scores(spelled(WORDS[:6])).n_segments == 2
     assert segment_scores(spelled([".", ".", "a"])).n_segments == 3

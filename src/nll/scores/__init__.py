@@ -36,6 +36,7 @@ from nll.scores._distance import (
 )
 from nll.scores._instability import (
     Peak,
+    candidates_used,
     classify_instability,
     instability_peak,
     instability_signal,
@@ -194,6 +195,7 @@ __all__ = [
     "binoculars",
     "binoculars_from_logits",
     "bleu_distance",
+    "candidates_used",
     "classify_instability",
     "cluster_answers",
     "cocoa",

@@ -192,6 +192,11 @@ class BinaryDecisionReport(NamedTuple):
         """Share answered "no" minus share that is "no"."""
         return known(self.negative_ratio - self.gold_negative_ratio, "no item has a valid answer")
 
+    @property
+    def over_p_no(self) -> float:
+        """Mean probability of "no" minus the share that is "no": `over_negative` before the cut."""
+        return known(self.mean_p_no - self.gold_negative_ratio, "no item has a valid answer")
+
 
 def binary_decision_report(
     y_true: npt.ArrayLike, log_odds: npt.ArrayLike, threshold: float = 0.0

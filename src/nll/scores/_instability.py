@@ -87,6 +87,18 @@ def instability_strength(
     return defined(float(signal.max())) if signal.size else NO_TOKENS
 
 
+def candidates_used(trace: Trace, *, k: int | None = 50) -> Array:
+    """(T,) how many candidates the signal rests on at each step: k, or fewer where fewer are held.
+
+    0 where nothing was predicted. Steps that differ in it differ in how high their entropy can be.
+    """
+    used = np.zeros(len(trace), dtype=np.int64)
+    ids, logp = trace.values("top_ids"), trace.values("top_logp")
+    held = np.count_nonzero((ids >= 0) & (logp > -np.inf), axis=1)
+    used[trace.scored] = held if k is None else np.minimum(held, _checked_k(k))
+    return used
+
+
 class Peak(NamedTuple):
     """step: 1-based step of the first largest value; None without steps.
 
@@ -154,13 +166,14 @@ def classify_instability(
 
 def _signal(trace: Trace, k: int | None, lam: float) -> Array:
     """(N,) of the scored steps."""
-    if k is not None and (k < 1 or k != int(k)):
-        raise BadInput(f"k is how many candidates to look at, 1 or more, not {k}")
+    k = None if k is None else _checked_k(k)
     if not (math.isfinite(lam) and lam >= 0):
         raise BadInput(f"lam must be finite and 0 or more, not {lam}")
     ids, logp = trace.values("top_ids").astype(np.int32), trace.values("top_logp")
     if not len(ids):
         return np.zeros(0)
+    if not ids.shape[1]:
+        raise MissingField("this trace keeps no candidates; trace the text again with top_k=50")
     ids, p = _distributions(ids, logp, k)
     whole = _plogp(p)
     entropy = -whole.sum(axis=1)
@@ -218,6 +231,12 @@ def _plogp(p: Array) -> Array:
     """p ln p, where 0 ln 0 = 0."""
     out: Array = p * np.log(p, out=np.zeros_like(p), where=p > 0)
     return out
+
+
+def _checked_k(k: float) -> int:
+    if k < 1 or k != int(k):
+        raise BadInput(f"k is how many candidates to look at, 1 or more, not {k}")
+    return int(k)
 
 
 def _checked(window: int) -> int:

@@ -239,7 +239,7 @@ def variation_ratio_original(
 
     Undefined without outputs. Huang et al., arXiv 2307.10236.
     """
-    if not outputs:
+    if not len(outputs):
         return Undefined("a variation ratio to the original needs an output")
     apart = named_distance(distance)
     return _mean_distance([apart(a, reference) for a in outputs])

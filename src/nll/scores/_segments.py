@@ -13,7 +13,7 @@ import numpy.typing as npt
 from nll._bundle import END_TOKENS
 from nll._declare import score
 from nll._errors import BadInput, MissingField
-from nll.scores._common import INF, NO_TOKENS, mean
+from nll.scores._common import INF, NO_TOKENS, defined, mean
 from nll.trace import Array, Trace
 
 # What ends a sentence in the scripts of the world.
@@ -42,8 +42,9 @@ def segment_scores(
     A segment ends after each token that is a separator; what follows the last one is a segment
     too. separators: `sentence` (what ends one), `line` (exactly "\\n"), one token, or several.
     match: `exact` compares the whole token, with or without the spaces around it; `contains` also
-    cuts after a token that has a separator within it. Undefined when no token was scored.
-    Raises MissingField without spans or entropy. Huang et al., arXiv 2307.10236.
+    cuts after a token that has a separator within it. Tokens whose entropy is nan are passed over,
+    and segments of such alone. Undefined when no token was scored, or all are passed over. Raises
+    MissingField without spans or entropy. Huang et al., arXiv 2307.10236.
     """
     nll, entropy = -trace.values("logp"), trace.values("entropy")
     starts = segment_starts(trace, separators, match=match)
@@ -94,6 +95,13 @@ def _by_segment(values: Array, starts: Array) -> tuple[float, float]:
     if not len(starts):
         return NO_TOKENS, NO_TOKENS
     sizes = np.diff(np.append(starts, len(values)))
+    held = ~np.isnan(values)
+    if not held.any():
+        return defined(np.nan), defined(np.nan)
+    if not held.all():
+        segment = np.repeat(np.arange(len(starts)), sizes)[held]
+        values, starts = values[held], np.flatnonzero(np.diff(segment, prepend=-1))
+        sizes = np.diff(np.append(starts, len(values)))
     largest = mean(np.maximum.reduceat(values, starts))
     return largest, mean(np.add.reduceat(values, starts) / sizes)
 
