@@ -37,6 +37,7 @@ BUNDLES = st.builds(
     trace=st.none() | ONE,
     reference=st.none() | ONE,
     lower=st.none() | ONE,
+    alone=st.none() | ONE,
     neighbours=SOME,
     perturbed=SOME,
     samples=st.none() | samples(),

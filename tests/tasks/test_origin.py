@@ -8,7 +8,7 @@ import pytest
 import nll
 import nll.testing
 from nll import metrics, scores
-from nll.tasks import detect_machine_text, membership
+from nll.tasks import detect_machine_text, membership, ood_detect
 from nll.trace import Fields
 
 MODEL = nll.testing.table_model()
@@ -68,6 +68,51 @@ def test_machine_text_with_a_second_model_and_perturbations(texts) -> None:
     assert np.isfinite(changed.scores["npr"]).all()
     assert np.isfinite(changed.scores["perturbation_discrepancy"]).all()
     assert changed.evidence == []
+
+
+def test_foreign_texts_are_told_by_the_ratio_and_a_threshold_of_familiar_ones() -> None:
+    own, other = [t for t in drawn(14) if len(t) > 20], [t for t in drawn(14, OTHER) if len(t) > 20]
+    held, labels = own[:6] + other[:6], [0] * 6 + [1] * 6
+    found = ood_detect(held, labels, model=MODEL, reference=OTHER, familiar=own[6:], fpr=0.2)
+    tuned, before = (list(m.trace(held, fields=Fields())) for m in (MODEL, OTHER))
+    sums = [[t.logp[1:].sum(dtype=float) for t in traces] for traces in (before, tuned)]
+    np.testing.assert_allclose(found.scores["likelihood_ratio"], np.subtract(*sums), rtol=1e-5)
+    tokens = np.array([len(t) - 1 for t in held])
+    np.testing.assert_allclose(
+        found.scores["likelihood_ratio(normalise=True)"], np.subtract(*sums) / tokens, rtol=1e-5
+    )
+    np.testing.assert_allclose(found.scores["negative_likelihood"], -np.array(sums[1]), rtol=1e-5)
+    at = {e.name: e for e in found.evidence}
+    assert at["likelihood_ratio"].auroc.value == 1.0, "each text was drawn from one of the two"
+    assert at["likelihood_ratio"].fpr_at_tpr_95 == 0.0
+    assert found.threshold is not None
+    assert found.threshold.flags(found.scores["likelihood_ratio"][6:]).all()
+    same = ood_detect(held, labels, model=MODEL, reference=MODEL)
+    assert (same.scores["likelihood_ratio"] == 0).all()
+    assert {e.name: e for e in same.evidence}["likelihood_ratio"].auroc.value == 0.5
+    assert same.threshold is None
+
+
+def test_evidence_is_that_of_the_metrics(texts) -> None:
+    held, labels = texts
+    found = membership(held, labels, model=MODEL)
+    s = found.scores["zlib_score"]
+    (row,) = [e for e in found.evidence if e.name == "zlib_score"]
+    assert row.tpr_5.value == row.tpr_at_fpr_5 == metrics.tpr_at_fpr(labels, s, 0.05)
+    assert row.tpr_1.value == metrics.tpr_at_fpr(labels, s, 0.01)
+    assert 0 <= row.tpr_5.low <= row.tpr_5.value <= row.tpr_5.high <= 1
+    assert row.aupr == metrics.aupr(labels, s)
+    assert row.aupr_other == metrics.aupr(1 - np.array(labels), -s)
+    assert row.fpr_at_tpr_95 == metrics.fpr_at_tpr(labels, s)
+    words = found.evidence[-1]
+    assert words.tpr_5.value == metrics.blind_baseline(held, labels).tpr_at_fpr_5
+
+
+def test_a_score_that_is_undefined_for_every_text_is_no_end() -> None:
+    found = membership(["a", "b", "c", "d"], [1, 0, 1, 0], model=MODEL)
+    (row,) = [e for e in found.evidence if e.name == "loss_score"]
+    assert row.n == 0
+    assert row.auroc.value != row.auroc.value
 
 
 def test_the_same_texts_give_the_same_result(texts) -> None:

@@ -38,7 +38,7 @@ from nll.tasks._logistic import (
     logistic_regression,
     wald_p,
 )
-from nll.tasks._origin import Evidence, Origin, detect_machine_text, membership
+from nll.tasks._origin import Evidence, Origin, detect_machine_text, membership, ood_detect
 from nll.tasks._yes_no import (
     BinaryItem,
     FormatVariant,
@@ -87,6 +87,7 @@ __all__ = [
     "membership",
     "negative_attention",
     "normalise_answer",
+    "ood_detect",
     "own_wrong_answer",
     "parametric_knowledge_split",
     "pig_latin",

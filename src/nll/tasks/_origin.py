@@ -1,12 +1,13 @@
-"""Where does a text come from? Membership in training data and machine text, with the evidence.
+"""Where does a text come from? Training data, a machine, a foreign domain: with the evidence.
 
-Both tasks run the model once per text, score, and, where labels are given, say how well each score
+The tasks run each model once per text, score, and, where labels are given, say how well each score
 tells them apart beside what the words and the length alone do.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -25,7 +26,10 @@ class Evidence(NamedTuple):
 
     name: of the score.   auroc: with its 95% interval.   tpr_at_fpr_5: share of label 1 found when
     at most 5 % of label 0 are.   balanced_accuracy: at the best threshold.   baseline: whether it
-    never asked the model.   n: labelled texts with a defined score.
+    never asked the model.   n: labelled texts with a defined score.   tpr_5, tpr_1: that share at
+    5 % and at 1 %, with 95% intervals.   aupr: area under precision-recall by trapezoids, label 1
+    positive.   aupr_other: the same with label 0 positive.   fpr_at_tpr_95: share of label 0
+    flagged when 95 % of label 1 are found.
     """
 
     name: str
@@ -34,18 +38,25 @@ class Evidence(NamedTuple):
     balanced_accuracy: float
     baseline: bool
     n: int
+    tpr_5: Interval
+    tpr_1: Interval
+    aupr: float
+    aupr_other: float
+    fpr_at_tpr_95: float
 
 
 class Origin(NamedTuple):
     """What a task found.
 
     scores: name to (n,) values, nan where undefined.   evidence: best AUROC first, baselines last;
-    empty without labels.   limits: what no value of these can show.
+    empty without labels.   limits: what no value of these can show.   threshold: of the first
+    score, where texts to fit it on were given.
     """
 
     scores: Mapping[str, Array]
     evidence: Sequence[Evidence]
     limits: str
+    threshold: metrics.Threshold | None = None
 
 
 MEMBERSHIP_LIMITS = (
@@ -55,6 +66,10 @@ MEMBERSHIP_LIMITS = (
 MACHINE_LIMITS = (
     "Formulaic, translated or well-known human text looks the same, and edited text may not: never "
     "proof that a person used a machine. It depends on generator, domain, length and decoding."
+)
+FOREIGN_LIMITS = (
+    "Foreign to what the model was tuned on says nothing of right, wrong or harmful; sums grow "
+    "with the length of a text, so look at the scores per token and at length alone too."
 )
 _LOWER = frozenset({"binoculars"})  # a lower value speaks for label 1
 
@@ -146,6 +161,53 @@ def detect_machine_text(
     return Origin(found, _evidence(found, y, texts, own, seed), MACHINE_LIMITS)
 
 
+def ood_detect(
+    texts: Sequence[str],
+    labels: npt.ArrayLike | None = None,
+    *,
+    model: LanguageModel,
+    reference: LanguageModel,
+    familiar: Sequence[str] = (),
+    fpr: float = 0.05,
+    seed: int = 0,
+) -> Origin:
+    """Is each text foreign to what a model was fine-tuned on? LR, NLR, and what they must beat.
+
+    labels: 1 for foreign texts, 0 for the tuned domain.   model: the fine-tuned model.   reference:
+    the same model before tuning.   familiar: further texts of the domain, not trained on, whose
+    LR gives a threshold that flags at most a share `fpr` of them.
+    Scores: `likelihood_ratio` (LR) and the same per token, `negative_likelihood` (LH) and the same
+    per token, and the mean nll before tuning. All are higher for foreign texts.
+    Raises BadInput without texts or with other labels. References: arXiv 2404.08679.
+    """
+    y = _labels(texts, labels)
+    own, before = _two(model, reference, texts)
+    found = {
+        "likelihood_ratio": _ratios(before, own, normalise=False),
+        "likelihood_ratio(normalise=True)": _ratios(before, own, normalise=True),
+        "negative_likelihood": _each(scores.negative_likelihood, own),
+        "negative_likelihood(normalise=True)": _each(scores.mean_nll, own),
+        "mean_nll before tuning": _each(scores.mean_nll, before),
+    }
+    cut = None
+    if len(familiar):
+        known, known_before = _two(model, reference, familiar)
+        cut = metrics.fit_threshold(_ratios(known_before, known, normalise=False), fpr)
+    return Origin(found, _evidence(found, y, texts, own, seed), FOREIGN_LIMITS, cut)
+
+
+def _two(
+    model: LanguageModel, reference: LanguageModel, texts: Sequence[str]
+) -> tuple[list[Trace], list[Trace]]:
+    own, other = (list(m.trace(texts, fields=Fields())) for m in (model, reference))
+    return own, other
+
+
+def _ratios(before: Sequence[Trace], after: Sequence[Trace], *, normalise: bool) -> Array:
+    pairs = zip(before, after, strict=True)
+    return np.array([scores.likelihood_ratio(*p, normalise=normalise) for p in pairs], float)
+
+
 def _model(model: LanguageModel | None) -> LanguageModel:
     if model is not None:
         return model
@@ -189,18 +251,30 @@ def _evidence(
     rows.append(_measured("length in tokens", y, length, seed, baseline=True))
     blind = metrics.blind_baseline(texts, y, seed=seed)
     words = blind.scores if len(blind.scores) else np.full(len(y), np.nan)
-    best = metrics.best_balanced_accuracy(y, words)
-    return [*rows, Evidence("bag of words", blind.auroc, blind.tpr_at_fpr_5, best, True, len(y))]
+    bag = _measured("bag of words", y, words, seed, baseline=True)
+    return [*rows, bag._replace(auroc=blind.auroc, n=len(y))]
 
 
 def _measured(name: str, y: Array, s: Array, seed: int, *, baseline: bool) -> Evidence:
     known = ~np.isnan(s)
     y, s = y[known], s[known]
+
+    def interval(metric: Callable[..., float]) -> Interval:
+        if not len(y):
+            lacking = metric(y, s)
+            return Interval(lacking, lacking, lacking)
+        return metrics.bootstrap(metric, y, s, n=1000, seed=seed, stratify=y)
+
     return Evidence(
         name,
-        metrics.bootstrap(metrics.auroc, y, s, n=1000, seed=seed, stratify=y),
+        interval(metrics.auroc),
         metrics.tpr_at_fpr(y, s, 0.05),
         metrics.best_balanced_accuracy(y, s),
         baseline,
         len(y),
+        tpr_5=interval(partial(metrics.tpr_at_fpr, fpr=0.05)),
+        tpr_1=interval(partial(metrics.tpr_at_fpr, fpr=0.01)),
+        aupr=metrics.aupr(y, s),
+        aupr_other=metrics.aupr(1 - y, -s),
+        fpr_at_tpr_95=metrics.fpr_at_tpr(y, s, 0.95),
     )
