@@ -121,7 +121,7 @@ def _check_options(request: Request) -> None:
         provenance=Provenance(vocab_size=max(k, 2)),
     )  # fmt: skip
     bundle = Bundle(
-        trace=nothing, reference=nothing, lower=nothing, neighbours=(nothing,),
+        trace=nothing, reference=nothing, lower=nothing, alone=nothing, neighbours=(nothing,),
         perturbed=(nothing,), samples=Samples(drawn=(nothing,), greedy=nothing, clusters=(0,)),
     )  # fmt: skip
     try:

@@ -29,9 +29,12 @@ if TYPE_CHECKING:
 _ANSWER_WIDTH = 40
 # Their scores are chosen here, so nobody could ask for the alternatives.
 _MODEL = without(model_options, "top_k")
+_ONE_MODEL = without(model_options, "top_k", "reference")
 
 
-@takes(columns=columns, options=_MODEL, more=sampling_options, given=ask_options, cluster=cluster)
+@takes(
+    columns=columns, options=_ONE_MODEL, more=sampling_options, given=ask_options, cluster=cluster
+)
 def uncertainty(
     inputs: o.Inputs,
     *,
@@ -49,7 +52,8 @@ def uncertainty(
     \b
     Questions (column text, question, prompt, or messages) are answered by the model, greedily;
     with --n-samples more answers are drawn, and how far they agree is scored too.
-    Scores: G-NLL, perplexity, mean entropy, worst token; semantic entropy and others of samples.
+    Scores: G-NLL, perplexity, mean entropy, worst token; semantic entropy and others of samples;
+    of answers that are given, how much the prompt adds to their likelihood (PMI).
     Example: nll uncertainty questions.jsonl --n-samples 10 -o answers.parquet
     Example: nll uncertainty answers.jsonl --label correct
     """

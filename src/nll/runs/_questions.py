@@ -103,13 +103,8 @@ def chosen(
     Raises BadInput for a second model where none of the scores compares two.
     """
     scores = list(question.scores)
-    if own_answers and reference:
-        raise BadInput(
-            "--reference needs answers that are given (columns prompt and completion), not the "
-            "model's own"
-        )
     if reference and not question.reference:
-        raise BadInput(f"no score of `nll {question.name}` compares two models; leave --reference")
+        raise BadInput(f"no score of 'nll {question.name}' compares two models; name one only")
     more = (
         (reference, question.reference),
         (samples, question.samples),
