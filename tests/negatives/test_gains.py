@@ -248,3 +248,21 @@ def test_hessian_vector_product():
         hessian_vector_product(inner, theta, longer)
     with pytest.raises(BadInput, match="one number"):
         hessian_vector_product(lambda p: p * 2, theta, v)
+
+
+def test_half_precision_gradients_are_multiplied_in_float32() -> None:
+    outer, inner = torch.full((3000,), 0.3).bfloat16(), torch.full((1, 3000), 0.7).bfloat16()
+    found = alignment_gain(outer, inner)
+    assert found.dtype == torch.float32
+    assert found.item() == pytest.approx((inner.double() @ outer.double()).item(), rel=1e-6)
+
+
+def test_a_hessian_is_multiplied_with_tensors_of_the_shapes_of_the_parameters() -> None:
+    a, b = torch.ones(2, 2, requires_grad=True), torch.ones(3, requires_grad=True)
+    loss = (a.square().sum() * b.sum()) + b.pow(3).sum()
+    v = [torch.arange(4.0).reshape(2, 2), torch.arange(3.0)]
+    flat = hessian_vector_product(loss, [a, b], torch.cat([v[0].reshape(-1), v[1]]))
+    again = (a.square().sum() * b.sum()) + b.pow(3).sum()
+    assert torch.equal(hessian_vector_product(again, [a, b], v), flat)
+    with pytest.raises(BadInput, match="tensors of shapes"):
+        hessian_vector_product(lambda p: p[0].sum(), [a, b], [v[1], v[0]])

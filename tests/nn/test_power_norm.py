@@ -208,6 +208,25 @@ def test_half_precision_keeps_its_statistics_in_float32() -> None:
     assert made.psi2.dtype == torch.float32
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_layer_cast_to_half_precision_keeps_wide_statistics(dtype) -> None:
+    made = PowerNorm(2, warmup=0, groups=1).to(dtype)
+    assert made.weight.dtype == dtype
+    assert made.psi2.dtype == made.nu.dtype == torch.float32
+    plain = PowerNorm(2, warmup=0).to(dtype)
+    plain(torch.full((4, 2), 2000.0, dtype=dtype))
+    close(plain.psi2.double(), [400000.9, 400000.9], atol=1 if dtype == torch.float16 else 3000)
+    assert made.double().psi2.dtype == torch.float64
+
+
+def test_groups_of_large_half_numbers_are_scaled() -> None:
+    found = GroupScale(2, 1)(torch.full((1, 2), 2000.0, dtype=torch.float16))
+    assert found.dtype == torch.float16
+    assert found.tolist() == [[1, 1]]
+    drift = batch_statistics_drift(torch.full((3, 2), 2000.0).half(), PowerNorm(2))
+    assert drift["quadratic_mean"] == pytest.approx(4e6 - 1)
+
+
 def test_masked_batch_norm_is_batch_norm_on_the_real_tokens() -> None:
     x, mask = torch.randn(3, 4, 5), torch.rand(3, 4) < 0.7
     mine, plain = MaskedBatchNorm(5), torch.nn.BatchNorm1d(5)

@@ -408,6 +408,17 @@ def test_dtype_is_kept(case: Case, dtype: torch.dtype) -> None:
     assert torch.allclose(loss.double(), case(), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_reckoned_in_float32(case: Case, dtype: torch.dtype) -> None:
+    given = {**case.inputs, **case.constants}
+    halves = {n: v.to(dtype) for n, v in given.items()
+              if isinstance(v, Tensor) and v.is_floating_point()}  # fmt: skip
+    loss = case(**halves)
+    assert loss.dtype == torch.float32
+    exact = case(**{name: value.double() for name, value in halves.items()})
+    assert torch.allclose(loss.double(), exact, rtol=1e-4, atol=1e-5)
+
+
 def test_arguments_are_left_as_they_were(case: Case) -> None:
     given = rows_first(case)
     before = {name: value.clone() for name, value in given.items()}

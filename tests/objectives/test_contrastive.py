@@ -128,3 +128,10 @@ def test_bad_arguments(changed: dict[str, object], message: str) -> None:
     if "tau" in changed:
         with pytest.raises(BadInput, match="beta must be"):
             o.claps_loss(H[..., 0], **vectors(), beta=-1)
+
+
+def test_vectors_of_half_precision_states_are_float32() -> None:
+    exact = o.pool_states(H.half().double(), TARGETS, weight=W.half().double(), bias=BIAS)
+    found = o.pool_states(H.half(), TARGETS, weight=W.half(), bias=BIAS.half())
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), exact, atol=1e-4, rtol=0)

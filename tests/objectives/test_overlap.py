@@ -261,3 +261,15 @@ def test_without_smoothing_a_set_with_a_positive_will_do() -> None:
     assert dice_loss(P, Y, smooth=0, set_level=True).item() == pytest.approx(
         1 - 2 * 1.5 / (0.81 + 0.36 + 0.04 + 0.0025 + 2)
     )
+
+
+@pytest.mark.parametrize("loss", [dice_loss, tversky_loss, self_adjusting_dice_loss, focal_loss])
+def test_one_output_of_a_network_is_the_positive_class(loss) -> None:
+    column = f64(P)[:, None]
+    assert torch.equal(loss(column, torch.tensor(Y)), loss(f64(P), torch.tensor(Y)))
+    logits = torch.logit(column)
+    assert loss(logits, torch.tensor(Y), logits=True).item() == pytest.approx(
+        loss(f64(P), torch.tensor(Y)).item()
+    )
+    each = loss(column[None], torch.tensor(Y)[None], reduction="none")
+    assert each.shape == (1, 4)

@@ -273,3 +273,31 @@ def test_same_loss_and_gradient_as_the_published_formulas(
     for own, published in pairs:
         assert own(logits).item() == pytest.approx(published(logits).item(), abs=1e-6, rel=1e-9)
         assert torch.allclose(slope(own, logits), slope(published, logits), atol=1e-9)
+
+
+def test_an_answer_impossible_before_and_after_is_forgotten() -> None:
+    s = torch.tensor([-math.inf, -1.0], dtype=torch.float64)
+    assert o.npo_loss(s, s, beta=1, reduction="none")[0] == 0
+    assert slope(lambda x: o.npo_loss(x, s, beta=1), s).tolist() == [0, 0.5]
+    assert o.kto_loss(s, s, reduction="none")[0] == 0
+    one = torch.zeros(2, dtype=torch.float64)
+    assert o.dpo_loss(one, one, s, s, reduction="none")[0] == 0
+
+
+def test_weights_of_zero_meet_losses_without_end() -> None:
+    loss = torch.tensor([2.0, -math.inf, math.nan], dtype=torch.float64, requires_grad=True)
+    weights = torch.tensor([1.0, 0, 0], dtype=torch.float64, requires_grad=True)
+    total = o.weighted_unlearning_loss(loss, weights)
+    total.backward()
+    assert total.item() == pytest.approx(2 / 3)
+    assert loss.grad is not None
+    assert loss.grad.tolist() == pytest.approx([1 / 3, 0, 0])
+    other = torch.tensor([2.0, 5.0], dtype=torch.float64)
+    found = slope(lambda w: o.weighted_unlearning_loss(other, w), torch.zeros(2).double())
+    assert found.tolist() == [1, 2.5]
+
+
+def test_sums_of_long_answers_in_half_precision_are_exact() -> None:
+    own, ref = (torch.full((1, 3000), value, dtype=torch.bfloat16) for value in (-1.3, -1.5))
+    exact = o.npo_loss(own.double(), ref.double())
+    assert o.npo_loss(own, ref).item() == pytest.approx(exact.item(), rel=1e-4)

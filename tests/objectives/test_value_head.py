@@ -68,3 +68,27 @@ def test_several_answers_give_their_mean() -> None:
 def test_what_cannot_be_is_told(call, says: str) -> None:
     with pytest.raises(BadInput, match=says):
         call()
+
+
+def test_prompts_without_a_reward_are_left_out() -> None:
+    states, reward, mask = prompts(20)
+    unknown = torch.where(torch.arange(20) < 5, torch.nan, reward)
+    with pytest.warns(UserWarning, match="5 of 20 prompts have no reward"):
+        found = fit_value_head(states, unknown, mask=mask, heads=4)
+    alone = fit_value_head(states[5:], reward[5:], mask=mask[5:], heads=4)
+    assert torch.equal(found(states, mask), alone(states, mask))
+    several = torch.stack([reward, torch.full((20,), torch.nan)], -1)
+    same = fit_value_head(states, reward, mask=mask, heads=4)
+    assert torch.equal(fit_value_head(states, several, mask=mask, heads=4)(states), same(states))
+    with (
+        pytest.warns(UserWarning, match="no reward"),
+        pytest.raises(BadInput, match="no prompt has a reward"),
+    ):
+        fit_value_head(states[:1], [float("nan")], heads=4)
+
+
+def test_states_in_half_precision_are_read_in_float32() -> None:
+    states, reward, mask = prompts(20)
+    head = fit_value_head(states.bfloat16(), reward, mask=mask, heads=4)
+    assert head.query.dtype == torch.float32
+    torch.testing.assert_close(head(states.bfloat16(), mask), head(states.bfloat16().float(), mask))

@@ -1,7 +1,7 @@
 """Would unlearning this example help? The gradient of a preference loss in the examples' weights.
 
 By the implicit function theorem at the minimum of the inner (unlearning) problem. Arrays and lists
-give arrays of float64, tensors give tensors of their own precision and device.
+give arrays of float64, tensors give tensors on their device of their precision, float32 at least.
 """
 
 from __future__ import annotations
@@ -155,7 +155,8 @@ def hessian_vector_product(loss: Any, params: Any, vector: Any) -> Any:
     """(P,) product of the Hessian of a loss with a vector, by differentiating twice.
 
     loss: a scalar tensor that depends on params, or a function of params that gives one.
-    params: a tensor, or tensors in a fixed order, P numbers in all.   vector: (P,) numbers.
+    params: a tensor, or tensors in a fixed order, P numbers in all.   vector: (P,) numbers, or as
+    many tensors of the shapes of params.
     A parameter that the loss does not depend on, or only linearly, has a row of zeros.
     Raises BadInput when the sizes disagree or the loss is no scalar.
     """
@@ -166,6 +167,11 @@ def hessian_vector_product(loss: Any, params: Any, vector: Any) -> Any:
     if callable(loss):  # a plain point is as good as a parameter there
         held = [p if p.requires_grad else p.detach().clone().requires_grad_() for p in held]
     value = loss(held[0] if single else held) if callable(loss) else loss
+    if isinstance(vector, Sequence) and any(isinstance(v, torch.Tensor) for v in vector):
+        shapes = [tuple(v.shape) for v in vector]
+        if shapes != [tuple(p.shape) for p in held]:
+            raise BadInput(f"vector has tensors of shapes {shapes}, params others")
+        vector = torch.cat([v.reshape(-1) for v in vector])
     vector = torch.as_tensor(vector, device=held[0].device)
     if not isinstance(value, torch.Tensor) or value.numel() != 1:
         raise BadInput("the loss must be one number, a tensor that depends on params")
@@ -203,7 +209,10 @@ def vector(values: Any, name: str) -> Any:
     """(N,) floats without a gradient: an array of float64, or a tensor. Raises BadInput."""
     if is_tensor(values):
         found = values.detach()
-        found = found if found.is_floating_point() else found.double()
+        if not found.is_floating_point():
+            found = found.double()
+        elif found.dtype.itemsize < 4:  # sums of products in half precision lose the sign
+            found = found.float()
     else:
         try:
             found = np.asarray(values, dtype=np.float64)

@@ -28,7 +28,8 @@ class PowerNorm(nn.Module):
     Buffers: psi2 (C,), nu (C,), steps, and `clamped`, how often nu's update was held back because a
     channel's outliers would have made it diverge. They move once for each forward pass in training
     (each micro-batch of an accumulation), never under no_grad, in eval(), in a recomputation by
-    torch.utils.checkpoint (use_reentrant=False), or when all is padding.
+    torch.utils.checkpoint (use_reentrant=False), or when all is padding. psi2 and nu stay in
+    float32 when the layer is cast to half precision, where a quadratic mean overflows.
     Raises BadInput for impossible options or shapes. References: arXiv 2003.07845.
     """
 
@@ -71,6 +72,16 @@ class PowerNorm(nn.Module):
         self.register_buffer("steps", torch.zeros((), dtype=torch.long, device=device))
         self.register_buffer("clamped", torch.zeros((), dtype=torch.long, device=device))
         self._used: Tensor | None = None
+
+    def _apply(self, fn: Any, recurse: bool = True) -> PowerNorm:
+        wide = {name: getattr(self, name) for name in ("psi2", "nu")}
+        super()._apply(fn, recurse)
+        for name, before in wide.items():
+            now = getattr(self, name)
+            least = torch.promote_types(now.dtype, torch.float32)
+            if now.dtype != least:
+                setattr(self, name, before.to(device=now.device, dtype=least))
+        return self
 
     def extra_repr(self) -> str:
         """Width and kind."""
@@ -159,8 +170,9 @@ class GroupScale(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(..., C) scaled."""
         parts = x.reshape(*x.shape[:-1], self.groups, -1)
+        parts = parts.to(torch.promote_types(x.dtype, torch.float32))
         scale = (parts.square().mean(-1, keepdim=True) + self.eps).rsqrt()
-        return (parts * scale).reshape(x.shape)
+        return (parts * scale).reshape(x.shape).to(x.dtype)
 
 
 class _Correction(torch.autograd.Function):

@@ -40,6 +40,7 @@ def batch_statistics_drift(
     rows = x.reshape(-1, x.shape[-1]) if mask is None else x[mask.bool()]
     if not len(rows):
         raise BadInput("the batch holds no real token")
+    rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
     if isinstance(layer, PowerNorm):
         rows = rows if layer.group_scale is None else layer.group_scale(rows)
         seen = rows.square().mean(0)

@@ -39,16 +39,19 @@ class Rows(NamedTuple):
 
 
 def as_tensor(values: Values, name: str) -> Tensor:
-    """A float tensor as it is; numbers in lists become float64. Raises BadInput for what is none.
+    """A float tensor, float32 at least; numbers in lists become float64.
 
-    Integers become float64 too.
+    Half precision is widened, since sums over a text in it are wrong by whole nats; integers become
+    float64. Raises BadInput for what is no number.
     """
     if not isinstance(values, Tensor):
         try:
             values = torch.as_tensor(values, dtype=torch.float64)
         except (TypeError, ValueError):
             raise BadInput(f"{name} must hold numbers only") from None
-    return values if values.is_floating_point() else values.double()
+    if not values.is_floating_point():
+        return values.double()
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def as_mask(mask: Any, like: Tensor, name: str = "mask") -> Tensor:
@@ -188,7 +191,8 @@ def log_ratios(
 ) -> Rows:
     """(B,) log p - log p_ref of whole sequences; the reference is a constant.
 
-    Either may be (B,) sums or (B, T) tokens under the mask, or a list of 1-D tokens.
+    Either may be (B,) sums or (B, T) tokens under the mask, or a list of 1-D tokens. An answer that
+    is impossible has a ratio of -inf, also where it was impossible under the reference.
     """
     ref_name = ref_name or f"ref_{name}"
     own = sequence_sums(logp, mask, name)
@@ -199,4 +203,6 @@ def log_ratios(
     else:
         base = sequence_sums(ref, mask, ref_name).values
         same_rows(**{name: own.values, ref_name: base})
-    return Rows(own.values - base.detach().to(own.values), own.keep)
+    base = base.detach().to(own.values)
+    never = (own.values == -torch.inf) & (base == -torch.inf)
+    return Rows(torch.where(never, -torch.inf, own.values - base), own.keep)

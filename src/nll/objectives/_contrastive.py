@@ -50,7 +50,8 @@ def pool_states(
             f"and {tuple(weight.shape)}"
         )
     keep = as_mask(mask, states[..., 0])
-    shown = relu(linear(torch.where(keep[..., None], states, 0.0), weight, bias))
+    bias = None if bias is None else bias.to(states)
+    shown = relu(linear(torch.where(keep[..., None], states, 0.0), weight.to(states), bias))
     out = masked_mean_of_rows(shown, keep)
     real = keep.any(-1)
     dead = int((real & (out == 0).all(-1)).sum())

@@ -55,6 +55,7 @@ def dice_loss(
 
     probs: (N,) or (B, T) probabilities of the positive class with targets of the same shape, or
     (N, C), (B, T, C) of C classes with their indices (N,), (B, T); `one_hot`: targets (N, C).
+    A single output, (N, 1) or (B, T, 1), is the probability of the positive class.
     logits: what is given goes through a sigmoid, or a softmax over classes, first.
     square_denominator: else p + y + smooth.   mask: like the target; label -100 is masked too.
     exclude_background: leave class 0 out of the sum over classes.
@@ -224,8 +225,9 @@ def _dice_parts(p: Tensor, y: Tensor, square: bool) -> tuple[Tensor, Tensor]:
 
 def _examples(probs: Values, target: Any, mask: Any, logits: bool, one_hot: bool) -> _Examples:
     given = as_tensor(probs, "probs")
-    given = given.float() if given.dtype in (torch.float16, torch.bfloat16) else given
     labels = torch.as_tensor(target, device=given.device).detach()
+    if not one_hot and given.dim() > 1 and given.shape == (*labels.shape, 1):
+        given = given[..., 0]
     many = one_hot or labels.dim() == given.dim() - 1
     if labels.shape != (given.shape if one_hot or not many else given.shape[:-1]):
         raise BadInput(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from typing import Any
 
 import torch
@@ -40,7 +41,8 @@ class SequenceValueHead(nn.Module):
         keep = as_mask(mask, states[..., 0])
         if not keep.any(-1).all():
             raise BadInput("a prompt without tokens has no value")
-        states = self.dropout(torch.where(keep[..., None], states, 0.0))
+        states = torch.where(keep[..., None], states, 0.0).to(self.query.dtype)
+        states = self.dropout(states)
         query = self.query.expand(len(states), -1, -1)
         seen, _ = self.attention(query, states, states, key_padding_mask=~keep, need_weights=False)
         raw = self.out(self.dropout(seen[:, 0]))[:, 0]
@@ -64,26 +66,39 @@ def fit_value_head(
     """A value head fitted by squared error to the rewards of the policy's own answers; frozen.
 
     states: (N, T, d) states of the prompts under the reference policy.   reward: (N,) of one answer
-    for each, or (N, k) of k answers, whose mean is the target.   mask: (N, T) of the prompts'
-    tokens.   holdout: the share of prompts on which the best epoch is chosen (the published code
+    for each, or (N, k) of k answers, whose mean is the target; nan where an answer has none, and
+    prompts without any are left out with a warning.   mask: (N, T) of the prompts' tokens.
+    holdout: the share of prompts on which the best epoch is chosen (the published code
     chooses on the training error).   max_value: top of the reward scale.
     It comes back in evaluation mode, so that no dropout noise enters an advantage.
-    Raises BadInput when a reward lies outside [0, max_value] or shapes disagree.
+    The head is float32 at least.
+    Raises BadInput when a reward lies outside [0, max_value], none is left, or shapes disagree.
     References: arXiv 2305.14718.
     """
     target = as_tensor(reward, "reward").detach()
-    target = target.mean(-1) if target.dim() == 2 else target
+    target = target.nanmean(-1) if target.dim() == 2 else target
     if states.dim() != 3 or len(states) != len(target):
         raise BadInput(
             f"states must be (prompts, tokens, width), one for each of {len(target)} rewards, "
             f"not {tuple(states.shape)}"
         )
+    keep = as_mask(mask, states[..., 0])
+    states = states.detach().to(torch.promote_types(states.dtype, torch.float32))
+    scored = ~target.isnan().to(states.device)
+    if not scored.all():
+        without = int((~scored).sum())
+        warnings.warn(
+            f"{without} of {len(target)} prompts have no reward (nan) and are left out",
+            stacklevel=2,
+        )
+        states, keep, target = states[scored], keep[scored], target[scored.to(target.device)]
+    if not len(target):
+        raise BadInput("no prompt has a reward to fit the head to")
     if not ((target >= 0) & (target <= max_value)).all():
         raise BadInput(
             f"rewards must lie in [0, max_value = {max_value:g}]; rescale them, or the advantage "
             "is biased"
         )
-    keep = as_mask(mask, states[..., 0])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         head = SequenceValueHead(

@@ -33,7 +33,8 @@ def weighted_unlearning_loss(
     loss_i: (n,) an unlearning loss of each negative, reduction `none` (ga_loss with
     token_reduction `sequence`, npo_loss).   weights: (n,), 0 or positive.   params, params0: a
     tensor, or as many tensors each (model.parameters(), a state dict's values); params0 is
-    constant.   mask: (n,) which examples count.   No examples: only the penalty.
+    constant.   mask: (n,) which examples count.   No examples: only the penalty. An example of
+    weight 0 adds 0 whatever its loss.
     Raises BadInput on negative weights, on sizes that disagree, or lam > 0 without both params.
     References: arXiv 2504.06659, eq. of the inner problem.
     """
@@ -43,7 +44,9 @@ def weighted_unlearning_loss(
     same_rows(loss_i=losses.values, weights=weight)
     if (weight < 0).any():
         raise BadInput(f"weights must be 0 or positive, not {float(weight.min())}")
-    total = reduce(weight * losses.values, losses.keep)
+    # Only what is not finite is replaced, so that a weight of 0 keeps its own gradient.
+    usable = (weight > 0) | losses.values.isfinite()
+    total = reduce(weight * torch.where(usable, losses.values, 0.0), losses.keep)
     return total + lam * _distance(params, params0).to(total) if lam else total
 
 
