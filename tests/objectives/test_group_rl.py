@@ -108,6 +108,23 @@ def test_the_clipped_loss_is_never_below_the_plain_one(own, old, adv) -> None:
     assert loss >= -adv * math.exp(own - old) - 1e-12
 
 
+@pytest.mark.parametrize("gap", [2000.0, -2000.0])
+@pytest.mark.parametrize("dual", [None, 3.0])
+def test_a_ratio_without_bounds_that_is_cut_off_has_no_gradient(gap: float, dual) -> None:
+    own = torch.tensor([[gap, -1.0]], dtype=torch.float64, requires_grad=True)
+    for sign in (1.0, -1.0, 0.0):
+        loss = clipped_policy_loss(
+            own, torch.tensor([[0.0, -1.0]]), torch.tensor([[sign, 1.0]]), dual_clip=dual
+        )
+        (slope,) = torch.autograd.grad(loss, own)
+        if sign < 0 and gap > 0 and dual is None:
+            assert loss == math.inf
+            continue
+        expected = {1.0: -min(math.exp(min(gap, 1)), 1.2), 0.0: 0.0, -1.0: 0.8 if gap < 0 else 3.0}
+        assert loss.item() == pytest.approx((expected[sign] - 1) / 2)
+        assert slope.tolist() == [[0, -0.5]]
+
+
 def test_on_the_old_policy_the_gradient_is_the_policy_gradient() -> None:
     logp = torch.tensor([[-1.0, -2.0], [-0.5, -0.1]], requires_grad=True)
     clipped_policy_loss(logp, logp.detach(), [1.0, -0.5]).backward()
@@ -260,3 +277,25 @@ def test_oracle_gradient_of_the_unembedding() -> None:
 def test_what_cannot_be_is_told(call, says: str) -> None:
     with pytest.raises(BadInput, match=says):
         call()
+
+
+def test_equal_rewards_are_equal_in_every_precision() -> None:
+    for reward in (torch.full((3,), 0.7), torch.full((3,), 0.1, dtype=torch.float64)):
+        assert grpo_advantages(reward).tolist() == [0, 0, 0]
+
+
+def test_weights_are_those_given_to_the_last_digit() -> None:
+    right = torch.tensor([1.0, 0, math.nan], dtype=torch.float64)
+    assert nsr_advantages(right, mode="w_reinforce").tolist() == [0.1, -1, 0]
+    assert nsr_advantages(right, mode="nsr").tolist() == [0, -1, 0]
+
+
+def test_an_answer_that_cannot_be_judged_is_no_negative() -> None:
+    hidden, mask = normal(4, 5, 3, 6), torch.ones(5, 3)
+    reward = torch.tensor([1.0, 1, 0, 0, math.nan])
+    found = resrl_advantages(reward, torch.zeros(5, dtype=torch.long), hidden, mask, rank=2)
+    alone = resrl_advantages(
+        reward[:4], torch.zeros(4, dtype=torch.long), hidden[:4], mask[:4], rank=2
+    )
+    assert torch.equal(found[:4], alone)
+    assert (found[4] == 0).all()

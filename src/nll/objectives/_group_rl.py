@@ -29,7 +29,8 @@ def grpo_advantages(reward: Values, group: Any = None, *, eps: float = 1e-6) -> 
 
     reward: (B,).   group: (B,) ids of the prompts, of any sizes; None for one group. std divides by
     G - 1; a group of one keeps its reward (mean 0, std 1). A nan reward (not scorable) gets 0 and
-    does not count in its group. References: arXiv 2402.03300, as verl computes it.
+    does not count in its group. Equal rewards give exactly 0.
+    References: arXiv 2402.03300, as verl computes it.
     """
     gained = as_tensor(reward, "reward").detach()
     if gained.dim() != 1:
@@ -38,9 +39,12 @@ def grpo_advantages(reward: Values, group: Any = None, *, eps: float = 1e-6) -> 
     out = torch.zeros_like(gained)
     for name in torch.unique(ids):
         here = (ids == name) & ~gained.isnan()
-        r = gained[here]
-        mean, std = (r.mean(), r.std()) if len(r) > 1 else (0.0, 1.0)
-        out[here] = (r - mean) / (std + eps)
+        # float64, since the rounding of a mean of equal numbers is no small part of eps in float32
+        r = gained[here].double()
+        if len(r) == 1:
+            out[here] = (r / (1 + eps)).to(out)
+        elif len(r) and r.min() < r.max():
+            out[here] = ((r - r.mean()) / (r.std() + eps)).to(out)
     return out
 
 
@@ -53,8 +57,8 @@ def nsr_advantages(
     """(B,) advantages of verified answers, not normalised; constants.
 
     reward: (B,), above 0 for a right answer.   mode: `psr` 1 for right answers and 0 for wrong
-    ones; `nsr` 0 and -1; `w_reinforce` positive_weight and -1. With `psr` and `nsr` the rows of
-    advantage 0 are no part of the mean: leave them out of the mask.
+    ones; `nsr` 0 and -1; `w_reinforce` positive_weight and -1. A nan reward (not scorable) gets 0.
+    With `psr` and `nsr` rows of advantage 0 are no part of the mean: leave them out of the mask.
     Raises BadInput for another mode. References: arXiv 2506.01347.
     """
     gained = as_tensor(reward, "reward").detach()
@@ -62,7 +66,8 @@ def nsr_advantages(
     if mode not in values:
         raise BadInput(f"mode must be one of {', '.join(values)}, not {mode!r}")
     right, wrong = values[mode]
-    return torch.where(gained > 0, right, wrong).to(gained)
+    out = torch.where(gained > 0, gained.new_tensor(right), gained.new_tensor(wrong))
+    return torch.where(gained.isnan(), 0.0, out)
 
 
 def length_scaled_reward(
@@ -113,6 +118,7 @@ def clipped_policy_loss(
         raise BadInput(f"dual_clip must be above 1, not {dual_clip}")
     positive(clip, "clip", zero=True)
     high = clip if clip_high is None else clip_high
+    positive(high, "clip_high", zero=True)
     flat = not is_ragged(logp) and as_tensor(logp, "logp").dim() == 1
     if flat:
         logp, old_logp, adv = (
@@ -124,11 +130,16 @@ def clipped_policy_loss(
     old = as_tokens(old_logp, mask, "old_logp").values.detach().to(tokens.values)
     same_rows(logp=tokens.values, old_logp=old)
     weight = _spread(adv, tokens, mask)
-    ratio = torch.exp(tokens.values - old)
-    terms = torch.maximum(-weight * ratio, -weight * ratio.clamp(1 - clip, 1 + high))
+    # The log ratio is clipped: a ratio that overflows has a gradient of 0 * inf once it is cut off.
+    log_ratio = tokens.values - old
+    lowest = math.log1p(-clip) if clip < 1 else -math.inf
+    above = log_ratio.clamp(max=math.log1p(high))
+    below = log_ratio.clamp(min=lowest)
     if dual_clip is not None:
-        terms = torch.where(weight < 0, torch.minimum(terms, -weight * dual_clip), terms)
-    terms = torch.where(tokens.mask, terms, 0.0)
+        below = below.clamp(max=math.log(dual_clip))
+    # Ratios of tokens without an advantage are left out before exp, where inf * 0 would be nan.
+    held = torch.where(weight > 0, above, torch.where(weight < 0, below, 0.0))
+    terms = torch.where(tokens.mask, -weight * held.exp(), 0.0)
     loss = reduce_tokens(Tokens(terms, tokens.mask), token_reduction, reduction)
     return loss[:, 0] if flat and loss.dim() == 2 else loss
 

@@ -120,7 +120,8 @@ def resrl_advantages(
     tokens.   mask: (B, T) answer tokens.   positive: an answer is right when its reward is above 0
     (`score`, the public code) or its advantage is (`advantage`, the paper).
     Groups with only right or only wrong answers, or fewer than four right tokens, have weights 1
-    on wrong answers. Other options as in `residual_token_weights`.
+    on wrong answers. An answer whose reward is nan (not scorable) is neither, and gets 0.
+    Other options as in `residual_token_weights`.
     Raises BadInput when shapes disagree. References: arXiv 2605.00380.
     """
     states = hidden.detach()
@@ -132,11 +133,13 @@ def resrl_advantages(
     ids = _ids(group, adv)
     if positive not in ("score", "advantage"):
         raise BadInput(f"positive must be score or advantage, not {positive!r}")
-    right = (as_tensor(reward, "reward") if positive == "score" else adv) > 0
+    score = as_tensor(reward, "reward").detach()
+    right = (score if positive == "score" else adv) > 0
+    wrong = ~right & ~score.isnan()
     weight = torch.where(right, positive_weight, 1.0)[:, None].expand(keep.shape).to(adv).clone()
     for name in torch.unique(ids):
         here = ids == name
-        wrong_tokens = keep & (here & ~right)[:, None]
+        wrong_tokens = keep & (here & wrong)[:, None]
         if not (here & right).any() or not wrong_tokens.any():
             continue
         weight[wrong_tokens] = residual_token_weights(
