@@ -104,3 +104,10 @@ def test_negatives_that_cover_half() -> None:
     assert o.select_negatives_top_p([]) == []
     with pytest.raises(BadInput, match="p must be"):
         o.select_negatives_top_p(["a"], 0)
+
+
+def test_a_label_that_is_ignored_has_no_score() -> None:
+    labels = torch.tensor([[-100, 1, 3]])
+    found = o.critical_token_scores(POS[None], NEG[None], labels)
+    assert found[0, 0] == 0
+    assert torch.equal(found[0, 1:], o.contrastive_estimation(POS[1:], NEG[1:], [1, 3]))

@@ -220,3 +220,12 @@ def test_without_data_the_partition_term_is_left() -> None:
 def test_what_cannot_be_is_told(call, says: str) -> None:
     with pytest.raises(BadInput, match=says):
         call()
+
+
+def test_the_state_knows_how_much_of_the_noise_counted() -> None:
+    state = MecoState()
+    assert math.isnan(state.ess)
+    meco_loss(f64(0.0), log_p0(0.5, NOISE), log_q(NOISE), state)
+    assert state.ess == pytest.approx(log_partition_is(log_p0(0.5, NOISE), log_q(NOISE)).ess.item())
+    meco_loss(f64(0.0), f64(0, -900, -900, -900), log_q(NOISE), state)
+    assert state.ess == pytest.approx(1)

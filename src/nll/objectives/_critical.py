@@ -56,14 +56,14 @@ def critical_token_scores(
     """(B, T) `contrastive_estimation` of a padded batch, 0 where masked: `scores_r` of cdpo_loss.
 
     pos_logits, neg_logits: (B, T, V) at the positions that predict `labels` (B, T) (no shift).
-    mask: (B, T); masked labels may be any number and masked logits nan.
+    mask: (B, T); masked labels may be any number and masked logits nan; a label of -100 is masked.
     """
     if labels.shape != pos_logits.shape[:-1]:
         raise BadInput(
             f"labels have shape {tuple(labels.shape)}, logits {tuple(pos_logits.shape)}; expected "
             "(B, T) and (B, T, V)"
         )
-    keep = as_mask(mask, pos_logits[..., 0])
+    keep = as_mask(mask, pos_logits[..., 0]) & (labels != -100)
     found = contrastive_estimation(pos_logits[keep], neg_logits[keep], labels[keep], beta)
     out = torch.zeros(keep.shape, dtype=found.dtype, device=found.device)
     return out.masked_scatter(keep, found)

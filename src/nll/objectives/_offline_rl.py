@@ -152,7 +152,7 @@ def a_lol_loss(
         raise BadInput(f"variant must be one of {', '.join(VARIANTS)}, not {variant!r}")
     if kl_beta and variant != "kl":
         raise BadInput(f"kl_beta goes with variant='kl', not {variant!r}")
-    answers = _answers(logp, ref_logp, mask, advantage(reward, value).clamp(min=0))
+    answers = _answers(logp, ref_logp, mask, advantage(reward, value), "reward or value")
     nll = -answers.logp.sum(-1)
     match variant:
         case "a_lol":
@@ -192,11 +192,15 @@ def importance_ratio(
 
 
 def advantage(reward: Values, value: Values) -> Tensor:
-    """(B,) R - V: how much better than what the reference policy does on that prompt. Constant."""
+    """(B,) A = max(R - V, 0): how much better than the reference policy does on that prompt.
+
+    reward: (B,) of the answers.   value: (B,), expected of the reference's own answers, on the
+    same scale. nan where either is nan. Constant. References: arXiv 2305.14718, section 3.
+    """
     gained = as_tensor(reward, "reward").detach()
     expected = as_tensor(value, "value").detach()
     same_rows(reward=gained, value=expected)
-    return gained - expected
+    return (gained - expected).clamp(min=0)
 
 
 def advantage_priority_weights(advantage: Values) -> Tensor:
@@ -217,7 +221,9 @@ def advantage_priority_weights(advantage: Values) -> Tensor:
     return kept / kept.sum()
 
 
-def _answers(logp: Values, ref_logp: Values, mask: Any, weight: Values) -> _Answers:
+def _answers(
+    logp: Values, ref_logp: Values, mask: Any, weight: Values, name: str = "reward"
+) -> _Answers:
     if not is_ragged(logp) and as_tensor(logp, "logp").dim() == 1:
         raise BadInput("logp must hold tokens, (B, T) or a list of 1-D sequences, not sums")
     tokens = as_tokens(logp, mask)
@@ -226,7 +232,7 @@ def _answers(logp: Values, ref_logp: Values, mask: Any, weight: Values) -> _Answ
         raise BadInput(
             f"ref_logp has shape {tuple(ref.values.shape)}, logp {tuple(tokens.values.shape)}"
         )
-    factor, keep = _constant(weight, tokens.values, "reward")
+    factor, keep = _constant(weight, tokens.values, name)
     base = ref.values.detach().to(tokens.values)
     return _Answers(tokens.values, tokens.mask, base, factor, keep)
 

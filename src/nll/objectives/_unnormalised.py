@@ -43,10 +43,16 @@ class NoiseDistribution(Protocol):
 
 
 class MecoState:
-    """The moving average u of E_q[p0 / q], as log u; None before the first step."""
+    """The moving average u of E_q[p0 / q], as log u; None before the first step.
+
+    ess: effective sample size of the noise at the last step, from 1 to n; nan before the first, or
+    where all noise had weight 0. Below 5 % of n, log u is far too low: take noise nearer to the
+    model.
+    """
 
     def __init__(self, log_u: Tensor | float | None = None):
         self.log_u = None if log_u is None else torch.as_tensor(log_u)
+        self.ess = math.nan
 
     def update(self, log_mean: Tensor, gamma: float) -> Tensor:
         """log u after a step: log((1 - gamma) u + gamma mean); a mean of 0 is passed over."""
@@ -114,7 +120,9 @@ def meco_loss(
     difference = noise.detach() - _noise(noise, noise_log_q)
     state = MecoState() if state is None else state
     with torch.no_grad():
-        log_u = state.update(_log_mean_exp(difference), gamma)
+        log_mean = _log_mean_exp(difference)
+        log_u = state.update(log_mean, gamma)
+        state.ess = float(_sample_size(difference, log_mean))
         log_weight = difference - log_u
         weight = torch.where(log_weight.isnan(), 0.0, log_weight.exp())
     pulled = (weight * torch.where(weight > 0, noise, 0.0)).mean()
@@ -190,8 +198,7 @@ def log_partition_is(noise_log_p0: Values, noise_log_q: Values, *, warn: bool = 
     noise = as_tensor(noise_log_p0, "noise_log_p0")
     difference = noise - _noise(noise, noise_log_q)
     log_z = _log_mean_exp(difference)
-    n = math.log(len(difference))
-    ess = (2 * (log_z + n) - torch.logsumexp(2 * difference, 0)).exp()
+    ess = _sample_size(difference, log_z)
     if warn and not ess >= FEW * len(difference):
         warnings.warn(
             f"the effective sample size is {float(ess):.3g} of {len(difference)} noise points; "
@@ -209,6 +216,12 @@ def _noise(noise: Tensor, log_q: Values) -> Tensor:
             f"{tuple(noise.shape)} and {tuple(found.shape)}"
         )
     return found
+
+
+def _sample_size(difference: Tensor, log_mean: Tensor) -> Tensor:
+    """(sum w)^2 / sum w^2 of weights given by their logs and the log of their mean."""
+    log_sum = log_mean + math.log(len(difference))
+    return (2 * log_sum - torch.logsumexp(2 * difference, 0)).exp()
 
 
 def _log_mean_exp(values: Tensor) -> Tensor:
