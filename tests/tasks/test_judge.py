@@ -24,6 +24,7 @@ def test_the_prompt_holds_both_texts_as_they_are():
         ("At first it looks correct, but step 3 fails: False", False),
         ("Not false at all, so: True", True),
         ("Falsely", True),
+        ("False, though the answer is correct", False),
         ("Step 2 is not  correct.", False),
         ("It is not false", True),
         ("I cannot tell", True),

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import re
 
-_VERDICT = re.compile(r"\b(not\s+)?(true|false|correct|incorrect)\b", re.IGNORECASE)
+# What was asked for goes before what was said instead.
+_VERDICTS = [
+    re.compile(rf"\b(not\s+)?({words})\b", re.IGNORECASE)
+    for words in ("true|false", "correct|incorrect")
+]
 _ASK = """\
 Here is a mathematical problem and a solution of it. The final answer may be right although the \
 reasoning is not: steps that matter may be left out, or an inference, a calculation or the use of \
@@ -27,15 +31,15 @@ def judge_prompt(problem: str, solution: str) -> str:
 def read_verdict(reply: str) -> bool:
     """Whether the judge calls the reasoning sound; False predicts a false positive.
 
-    The last "True", "False", "correct" or "incorrect" of the reply counts, turned by a "not" before
-    it, and a reply without any is a True, as in the paper's records. `detection_report` takes the
-    opposite as prediction.
+    The last "True" or "False" of the reply counts, else the last "correct" or "incorrect", turned
+    by a "not" before it; a reply without any is a True, as in the paper's records.
+    `detection_report` takes the opposite as prediction.
 
     >>> read_verdict("False"), read_verdict("The solution is incorrect."), read_verdict("Well.")
     (False, False, True)
     """
-    found = _VERDICT.findall(reply)
-    if not found:
-        return True
-    negation, word = found[-1]
-    return (word.lower() in ("true", "correct")) != bool(negation)
+    for verdict in _VERDICTS:
+        if found := verdict.findall(reply):
+            negation, word = found[-1]
+            return (word.lower() in ("true", "correct")) != bool(negation)
+    return True
