@@ -25,6 +25,11 @@ def test_g_nll_refuses_what_was_not_decoded_greedily():
             assert decoding in value.reason
 
 
+def test_g_nll_has_its_long_name_too():
+    trace = Trace(logp=[-0.1, -0.2], rank=[1, 1], provenance=GREEDY)
+    assert scores.maximum_sequence_probability_nll(trace) == scores.g_nll(trace) == 0.1 + 0.2
+
+
 def test_g_nll_refuses_a_greedy_claim_that_ranks_belie():
     trace = Trace(logp=[-0.1, -3.0, -0.2], rank=[1, 2, 1], provenance=GREEDY)
     assert "1 of 3 tokens" in scores.g_nll(trace).reason

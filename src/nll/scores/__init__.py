@@ -140,6 +140,10 @@ from nll.scores._surprisal import (
     word_pieces,
     word_surprisal,
 )
+from nll.scores._token_calibration import (
+    classwise_calibration_error,
+    expected_calibration_error,
+)
 from nll.scores._uncertainty import (
     g_nll,
     max_nll,
@@ -154,6 +158,8 @@ from nll.scores._uncertainty import (
     zero_one_uncertainty,
 )
 from nll.scores._words import Words, align_words
+
+maximum_sequence_probability_nll = g_nll
 
 # What people type for scores whose papers' sheets use a longer name.
 _alias("zlib", "zlib_score")
@@ -197,6 +203,7 @@ __all__ = [
     "bleu_distance",
     "candidates_used",
     "classify_instability",
+    "classwise_calibration_error",
     "cluster_answers",
     "cocoa",
     "codebleu_distance",
@@ -212,6 +219,7 @@ __all__ = [
     "entropy_score",
     "exact_distance",
     "exact_match_consistency",
+    "expected_calibration_error",
     "fast_detect_gpt",
     "fast_detect_gpt_from_logits",
     "fill_spans",
@@ -236,6 +244,7 @@ __all__ = [
     "lowercase_score",
     "lrr",
     "max_nll",
+    "maximum_sequence_probability_nll",
     "mean_entropy",
     "mean_logp",
     "mean_nll",
