@@ -110,7 +110,7 @@ def test_every_trainer_runs_with_its_options(nll_real, tmp_path, model, command)
     assert "2 steps" in ran.err
     assert "wrote out" in ran.err
     if command == "offline-rl":
-        assert "2 rows without an advantage left out" in ran.err
+        assert "2 rows without a reward or an advantage left out" in ran.err
     if command != "rlvr":
         assert apart(tmp_path / "out", model) > 1e-4
     nll.load(str(tmp_path / "out"))

@@ -25,10 +25,13 @@ from nll import objectives
 from nll._errors import BadInput
 from nll.objectives import token_logps
 from nll.training import (
+    ALoLTrainer,
+    CDPOTrainer,
     FinetuneTrainer,
     GroupRLTrainer,
     OfflineRLTrainer,
     PreferenceTrainer,
+    ResRLTrainer,
     UnlearnTrainer,
 )
 from nll.training._policy import answer_logps, plain_head
@@ -364,6 +367,51 @@ def test_rows_without_an_advantage_are_dropped_where_rows_are_drawn(tmp_path) ->
         )  # fmt: skip
 
 
+def test_rows_without_a_reward_are_dropped_and_told(tmp_path) -> None:
+    model, tokenizer = model_and_tokenizer()
+    rows = [*offline_rows(), {**offline_rows()[0], "reward": float("nan")}]
+    rows.append({**offline_rows()[0], "value": "nan"})
+    with pytest.warns(UserWarning, match="2 of 7 rows have no reward or value"):
+        trainer = OfflineRLTrainer(
+            model, arguments(tmp_path), train_dataset=rows, processing_class=tokenizer
+        )
+    assert trainer.dropped == 2
+    assert [e["reward"] for e in trainer.train_dataset] == [r["reward"] for r in offline_rows()]
+    with (
+        pytest.warns(UserWarning, match="1 of 1 rows"),
+        pytest.raises(BadInput, match="no row has a reward"),
+    ):
+        OfflineRLTrainer(
+            model, arguments(tmp_path), train_dataset=rows[-1:], processing_class=tokenizer
+        )
+
+
+def test_trainers_have_the_names_of_their_papers(tmp_path) -> None:
+    model, tokenizer = model_and_tokenizer()
+    args = arguments(tmp_path)
+    scored = [{**r, "rejected_scores": [0.5] * len(r["rejected"])} for r in preference_rows()]
+    given: dict[str, Any] = {"processing_class": tokenizer}
+    cdpo = CDPOTrainer(model, args, train_dataset=scored, **given)
+    assert (cdpo.objective, cdpo.beta) == ("cdpo", 1.0)
+    plain = PreferenceTrainer(model, args, objective="cdpo", train_dataset=scored, **given)
+    assert plain.beta == CDPOTrainer(model, args, train_dataset=scored, **given).beta
+    assert PreferenceTrainer(model, args, train_dataset=preference_rows(), **given).beta == 0.1
+    for variant in ("a_lol", "ref_free", "seq", "kl"):
+        lol = ALoLTrainer(model, args, variant=variant, train_dataset=offline_rows(), **given)
+        assert lol.objective == ("a_lol" if variant == "a_lol" else f"a_lol_{variant}")
+    with pytest.raises(BadInput, match="variant must be one of"):
+        ALoLTrainer(model, args, variant="token")
+    res = ResRLTrainer(
+        model, args, reward_funcs=ends_early, train_dataset=[{"prompt": "x"}], **given
+    )
+    assert res.objective == "resrl"
+    known = UnlearnTrainer(
+        model, args, method="SimNPO", retain_loss_type="KL", train_dataset=unlearning_rows(),
+        **given,
+    )  # fmt: skip
+    assert (known.objective, known.retain, known.beta) == ("simnpo", "kl", 4.5)
+
+
 def ends_early(prompts, completions, completion_ids, **columns):
     """Rewards short answers; the words of the column are there to be counted."""
     assert len(columns["word"]) == len(completions) == len(prompts)
@@ -438,7 +486,7 @@ def test_evaluation_gives_a_loss(tmp_path) -> None:
         (
             lambda m, t, a: OfflineRLTrainer(
                 m, a, objective="wbc", processing_class=t,
-                train_dataset=[{"prompt": "x", "completion": "y", "reward": "nan"}],
+                train_dataset=[{"prompt": "x", "completion": "y", "reward": "inf"}],
             ),
             "row 1 .*reward must be a finite number",
         ),

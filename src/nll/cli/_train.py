@@ -325,7 +325,7 @@ def _show_end(done: Trained, out: Path) -> None:
     if result["first_loss"] is not None:
         losses = f", loss {result['first_loss']:.4f} to {result['last_loss']:.4f}"
     if "dropped" in done.record:
-        losses += f"; {done.record['dropped']} rows without an advantage left out"
+        losses += f"; {done.record['dropped']} rows without a reward or an advantage left out"
     say(f"{result['steps']} steps{losses}; wrote {out}")
 
 

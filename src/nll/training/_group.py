@@ -175,3 +175,10 @@ class GroupRLTrainer(LikelihoodTrainer):
                 )
             total += torch.tensor([float("nan") if r is None else float(r) for r in given])
         return total
+
+
+class ResRLTrainer(GroupRLTrainer):
+    """`GroupRLTrainer` of the objective resrl; arguments as there. References: arXiv 2605.00380."""
+
+    def __init__(self, model: Any, args: Any = None, **more: Any):
+        super().__init__(model, args, objective="resrl", **more)

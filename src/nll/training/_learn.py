@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +15,7 @@ from nll.training._rows import Row, checked, encoded, number_of
 from nll.training._trainer import LikelihoodTrainer, Term
 
 OFFLINE = ("wbc", "r_gold", "r_lol", "a_lol", "a_lol_ref_free", "a_lol_seq", "a_lol_kl")
+VARIANTS = ("a_lol", "ref_free", "seq", "kl")
 SAMPLERS = ("priority", "random")
 
 
@@ -54,7 +57,8 @@ class OfflineRLTrainer(LikelihoodTrainer):
     a_lol_kl.   clip: of the importance ratios; kl_beta: of a_lol_kl; floor: of r_gold.
     sampler: `priority` draws rows in proportion to their advantage, `random` uniformly among those
     with one above 0, None takes all rows in turn. Rows without an advantage are dropped with
-    either, and how many is said in `dropped`.
+    either, rows whose reward or value is nan always, with a warning; how many in all is said in
+    `dropped`.
     References: Baheti et al. 2023, arXiv 2305.14718.
     """
 
@@ -91,15 +95,24 @@ class OfflineRLTrainer(LikelihoodTrainer):
         held = checked(rows, columns, self.objective)
         numbers = ("reward", "value") if self.with_value else ("reward",)
 
-        def make(row: dict[str, Any]) -> dict[str, Any]:
+        def make(row: dict[str, Any]) -> dict[str, Any] | None:
+            if any(_is_nan(row[name]) for name in numbers):
+                return None
             found: dict[str, Any] = dict(self.encoder.example(row["prompt"], row["completion"]))
             return found | {name: number_of(row, name) for name in numbers}
 
-        done = encoded(held, make)
-        if not self.sampler:
-            return done
-        kept = [e for e in done if e["reward"] > e["value"]]
-        self.dropped = len(done) - len(kept)
+        done = [e for e in encoded(held, make) if e is not None]
+        unknown = len(held) - len(done)
+        if unknown:
+            names = " or ".join(numbers)
+            warnings.warn(
+                f"{unknown} of {len(held)} rows have no {names} (nan) and are left out",
+                stacklevel=2,
+            )
+        if not done:
+            raise BadInput("no row has a reward, so there is nothing to train on")
+        kept = [e for e in done if e["reward"] > e["value"]] if self.sampler else done
+        self.dropped += len(held) - len(kept)
         if not kept:
             raise BadInput("no row has a reward above its value, so none can be learned")
         return kept
@@ -149,6 +162,20 @@ class OfflineRLTrainer(LikelihoodTrainer):
         return _ByPriority(weights, self.args.data_seed or self.args.seed)
 
 
+class ALoLTrainer(OfflineRLTrainer):
+    """`OfflineRLTrainer` of the a_lol family.
+
+    variant: a_lol, ref_free, seq or kl, as in `nll.objectives.a_lol_loss`; the rest as in
+    OfflineRLTrainer. References: Baheti et al. 2023, arXiv 2305.14718.
+    """
+
+    def __init__(self, model: Any, args: Any = None, *, variant: str = "a_lol", **more: Any):
+        if variant not in VARIANTS:
+            raise BadInput(f"variant must be one of {', '.join(VARIANTS)}, not {variant!r}")
+        objective = variant if variant == "a_lol" else f"a_lol_{variant}"
+        super().__init__(model, args, objective=objective, **more)
+
+
 class _ByPriority(torch.utils.data.Sampler[int]):
     """As many rows as there are, drawn by weight, anew in each epoch; a resumed run and every
     process of several draw the same ones."""
@@ -168,6 +195,14 @@ class _ByPriority(torch.utils.data.Sampler[int]):
         chance = torch.Generator().manual_seed(1_000_003 * self.seed + self.epoch)
         drawn = torch.multinomial(self.weights, len(self.weights), True, generator=chance)
         yield from drawn.tolist()
+
+
+def _is_nan(value: Any) -> bool:
+    """Whether a number, or a string of one, is nan."""
+    try:
+        return math.isnan(float(value))
+    except (TypeError, ValueError):
+        return False
 
 
 def _variant(objective: str) -> Any:

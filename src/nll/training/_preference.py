@@ -12,7 +12,8 @@ from nll._errors import BadInput
 from nll.training._rows import Row, checked, encoded, label_of, number_of
 from nll.training._trainer import LikelihoodTrainer, Term
 
-PREFERENCE = ("dpo", "cdpo", "rpo", "kto")
+BETA = {"dpo": 0.1, "cdpo": 1.0, "rpo": 0.1, "kto": 0.1}
+PREFERENCE = tuple(BETA)
 
 
 class PreferenceTrainer(LikelihoodTrainer):
@@ -21,8 +22,8 @@ class PreferenceTrainer(LikelihoodTrainer):
     train_dataset: `prompt`, `chosen`, `rejected`; for `cdpo` also `rejected_scores`, a number in
     (0, 1) for each token of the rejected answer (its EOS may be left out and counts fully); for
     `kto` `prompt`, `completion`, `label`.   objective: dpo, cdpo, rpo or kto.
-    beta: 0.1 unless given (cdpo's gamma: 0.1).   label_smoothing: of dpo.   alpha: weight of rpo's
-    nll.   ref_model and the rest as in LikelihoodTrainer.
+    beta: 0.1 unless given (cdpo's gamma: 1, the paper's).   label_smoothing: of dpo.
+    alpha: weight of rpo's nll.   ref_model and the rest as in LikelihoodTrainer.
     References: arXiv 2305.18290, 2411.19943 (cDPO), 2404.19733 (RPO), 2402.01306 (KTO).
     """
 
@@ -34,7 +35,7 @@ class PreferenceTrainer(LikelihoodTrainer):
         args: Any = None,
         *,
         objective: str = "dpo",
-        beta: float = 0.1,
+        beta: float | None = None,
         label_smoothing: float = 0.0,
         alpha: float = 1.0,
         **more: Any,
@@ -43,7 +44,8 @@ class PreferenceTrainer(LikelihoodTrainer):
             raise BadInput(f"objective must be one of {', '.join(PREFERENCE)}, not {objective!r}")
         if label_smoothing and objective != "dpo":
             raise BadInput(f"label_smoothing goes with dpo, not {objective}")
-        self.objective, self.beta, self.alpha = objective, beta, alpha
+        self.objective, self.alpha = objective, alpha
+        self.beta = BETA[objective] if beta is None else beta
         self.label_smoothing = label_smoothing
         super().__init__(model, args, **more)
 
@@ -147,6 +149,17 @@ class PreferenceTrainer(LikelihoodTrainer):
             own, ref, part["label"], z=z, beta=self.beta, reduction="sum"
         )
         return Term(loss, "one rows")
+
+
+class CDPOTrainer(PreferenceTrainer):
+    """`PreferenceTrainer` of the objective cdpo: critical-token DPO, not the conservative one.
+
+    gamma: of `nll.objectives.cdpo_loss`; the rest as in PreferenceTrainer.
+    References: Lin et al. 2024, arXiv 2411.19943.
+    """
+
+    def __init__(self, model: Any, args: Any = None, *, gamma: float = 1.0, **more: Any):
+        super().__init__(model, args, objective="cdpo", beta=gamma, **more)
 
 
 def _known(row: Mapping[str, Any], *names: str) -> dict[str, float]:

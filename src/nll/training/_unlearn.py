@@ -36,6 +36,8 @@ class UnlearnTrainer(LikelihoodTrainer):
     line of `refusals`.   retain: `nll`, `kl` (to the reference's distribution), or None.
     beta: of the objective (default 0.1; simnpo 4.5, wga 1).   delta: SimNPO's margin as
     open-unlearning counts it (times beta in the paper's gamma).   alpha, gamma: the two weights.
+    method, retain_loss_type: objective and retain by the names that open-unlearning gives them, in
+    capitals or not; where given they replace the two.
     ref_model and the rest as in LikelihoodTrainer. Raises BadInput for unknown words, rows that
     lack a column, or a retain term without a row to keep.
     References: arXiv 2404.05868 and the sheets of its objectives in `nll.objectives`.
@@ -53,8 +55,12 @@ class UnlearnTrainer(LikelihoodTrainer):
         gamma: float = 1.0,
         delta: float = 0.0,
         refusals: Sequence[str] = REFUSALS,
+        method: str | None = None,
+        retain_loss_type: str | None = None,
         **more: Any,
     ):
+        objective = objective if method is None else method.lower()
+        retain = retain if retain_loss_type is None else retain_loss_type.lower()
         if objective not in FORGET:
             raise BadInput(f"objective must be one of {', '.join(FORGET)}, not {objective!r}")
         if retain is not None and retain not in RETAIN:
