@@ -266,6 +266,54 @@ def test_text_that_reads_back_as_other_tokens_is_flagged(greedy):
     assert perturb(Retokenizing(), "ab", greedy, 0, 1, end=[]).exact == [False]
 
 
+@pytest.fixture(scope="module")
+def merging():
+    """A random model whose tokenizer writes "a" + "b" as one token of its own."""
+    import tokenizers as tk
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    vocab = {"$": 0, "a": 1, "b": 2, "c": 3, "ab": 4}
+    inner = tk.Tokenizer(tk.models.BPE(vocab, [("a", "b")]))
+    inner.decoder = tk.decoders.Fuse()
+    torch.manual_seed(0)
+    network = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=5, hidden_size=16, intermediate_size=16, num_hidden_layers=2,
+            num_attention_heads=2, num_key_value_heads=2, max_position_embeddings=64,
+            bos_token_id=0, eos_token_id=0, initializer_range=0.7,
+        )
+    )  # fmt: skip
+    hf = PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="$")
+    return nll.models.from_transformers(network.eval(), hf, name="merging", bos="none")
+
+
+def test_an_alternative_is_read_as_the_token_that_it_is(merging):
+    """ "a" then "b" is not "ab": the model goes on from the answer's tokens, not from its text."""
+    made = dataclasses.replace(merging.provenance, finish_reason="length")
+    trace = Trace(
+        logp=[math.nan, -1, -1, -1, -1], ids=[3, 1, 3, 3, 3], text="caccc", prompt_tokens=1,
+        spans=[[i, i + 1] for i in range(5)], vocab={1: "a", 2: "b", 3: "c", 4: "ab"},
+        top_ids=[[-1, -1], [1, 3], [3, 2], [3, 2], [3, 2]], provenance=made,
+    )  # fmt: skip
+    got = perturb(merging, "c", trace, 1, 1)
+    assert (got.ids, got.exact) == ([2], [True])
+    ((whole,),) = merging.continue_ids([[3, 1, 2]], max_new_tokens=2)
+    np.testing.assert_array_equal(whole.ids[:3], [3, 1, 2])
+    assert got.texts == ["ab" + whole.completion.text]
+    import torch
+
+    with torch.inference_mode():
+        logits = merging.network.hf(torch.tensor([[3, 1, 2]])).logits[0, -1]
+    assert int(whole.ids[3]) == int(logits.argmax())
+    assert whole.logp[3] == pytest.approx(float(logits.log_softmax(-1).max()), abs=1e-5)
+    for other in (
+        dataclasses.replace(trace, text="baccc"),
+        dataclasses.replace(trace, provenance=dataclasses.replace(made, tokenizer="another")),
+    ):
+        assert perturb(merging, "c", other, 1, 1).exact == [False]
+
+
 def test_points_and_candidates_must_be_there(model, greedy):
     for point in (-1, len(greedy.completion)):
         with pytest.raises(nll.BadInput, match="outside"):

@@ -14,7 +14,7 @@ from nll import kernels
 from nll._errors import BadInput, BadModel, BadText
 from nll.models._ahead import read_ahead
 from nll.models._decode import How
-from nll.models._encode import Encoded, Tokenizer, encode
+from nll.models._encode import Encoded, Tokenizer, encode, encoded_ids
 from nll.models._generate import generate
 from nll.models._layout import Batch, Segment, common_prefix, plan, windows
 from nll.models._network import Network
@@ -130,6 +130,23 @@ class LocalModel(Continues):
             raise BadInput("generate takes several prompts; for one write generate([prompt])")
         how = How(max_new_tokens, n, temperature, top_p, top_k, tuple(stop), fields, greedy)
         return generate(self, prompts, how, seed=seed, on_reject=on_reject)
+
+    def continue_ids(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        max_new_tokens: int = 64,
+        stop: Sequence[str] = (),
+        fields: Fields = DEFAULT_FIELDS,
+    ) -> Iterator[list[Trace]]:
+        """The greedy answer to each prompt of token ids, which are read as those very tokens.
+
+        Otherwise as `generate`; text written out and read back may become other tokens. Raises
+        BadText for an id that is no token.
+        """
+        read = [encoded_ids(self.tokenizer, prompt) for prompt in prompts]
+        how = How(max_new_tokens, 1, 0.0, 1.0, 0, tuple(stop), fields)
+        return generate(self, read, how, seed=0)
 
     def _partner(self, reference: LanguageModel) -> Network:
         if not isinstance(reference, LocalModel):

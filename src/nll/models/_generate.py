@@ -33,7 +33,7 @@ class _Asked(NamedTuple):
 
 def generate(
     model: LocalModel,
-    prompts: Iterable[TextLike],
+    prompts: Iterable[TextLike | Encoded],
     how: How,
     *,
     seed: int,
@@ -56,7 +56,10 @@ def generate(
 
 
 def _windows(
-    model: LocalModel, prompts: Iterable[TextLike], how: How, on_reject: OnReject | None
+    model: LocalModel,
+    prompts: Iterable[TextLike | Encoded],
+    how: How,
+    on_reject: OnReject | None,
 ) -> Iterator[list[_Asked]]:
     """Prompts as they are read, in pieces that grow, so that the first answers come early."""
     limit = FIRST_ROWS
@@ -155,8 +158,11 @@ def _trace(
     )  # fmt: skip
 
 
-def read_prompt(model: LocalModel, prompt: TextLike) -> Encoded:
-    """A prompt as the model reads it; raises BadText where it cannot be."""
+def read_prompt(model: LocalModel, prompt: TextLike | Encoded) -> Encoded:
+    """A prompt as the model reads it, one of tokens as it is; raises BadText where it cannot be."""
+    if isinstance(prompt, Encoded):
+        ids = prompt.ids
+        return dataclasses.replace(prompt, prompt_tokens=len(ids), kind="completion")
     text, kind = prompt_text(model, prompt)
     if text:  # none is left where there is a BOS to start from
         render(model.tokenizer, Text(text))

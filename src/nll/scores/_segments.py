@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
-from typing import Final, Literal, NamedTuple, Protocol
+from typing import Any, Final, Literal, NamedTuple, Protocol, TypeGuard, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ from nll._bundle import END_TOKENS
 from nll._declare import score
 from nll._errors import BadInput, MissingField
 from nll.scores._common import INF, NO_TOKENS, defined, mean
-from nll.trace import Array, Trace
+from nll.trace import Array, Provenance, Trace
 
 # What ends a sentence in the scripts of the world.
 SENTENCE: Final = frozenset(
@@ -224,6 +224,16 @@ class _Generates(Protocol):
     ) -> Iterator[list[Trace]]: ...
 
 
+@runtime_checkable
+class _GoesOn(_Generates, Protocol):
+    @property
+    def provenance(self) -> Provenance: ...
+
+    def continue_ids(
+        self, prompts: Sequence[Sequence[int]], *, max_new_tokens: int, stop: Sequence[str]
+    ) -> Iterator[list[Trace]]: ...
+
+
 def perturb(
     model: _Generates,
     prompt: str,
@@ -245,9 +255,11 @@ def perturb(
     suffix_only: leave out what stands before the point, as the paper's code does.
     end: strings of end-of-text tokens; as an alternative one gives the kept part alone.
 
-    The model continues text, so the alternative is written out and tokenised again; `exact` tells
-    where that gave other tokens. Raises BadInput for a point outside the answer, MissingField
-    without enough candidates. Huang et al., arXiv 2307.10236.
+    A local model goes on from the answer's own tokens. Another one continues text, so that the
+    alternative is written out and tokenised again; so does a local one when the answer came from
+    another tokenizer, or after another prompt. `exact` tells where that gave other tokens. Raises
+    BadInput for a point outside the answer, MissingField without enough candidates.
+    Huang et al., arXiv 2307.10236.
     """
     answer = trace.completion
     if not 0 <= point < len(answer):
@@ -271,17 +283,30 @@ def perturb(
     exact = [True] * len(others)
     open_ = [i for i, piece in enumerate(pieces) if texts[i] == kept + piece and piece not in end]
     if whole > point + 1 and open_:
-        went_on = model.generate(
-            [prompt + texts[i] for i in open_], max_new_tokens=whole - point - 1, stop=stop
-        )
+        limit: dict[str, Any] = {"max_new_tokens": whole - point - 1, "stop": stop}
+        if _same_tokens(model, prompt, trace):
+            read = trace.field("ids")[: trace.prompt_tokens + point].tolist()
+            went_on = model.continue_ids([[*read, others[i]] for i in open_], **limit)
+        else:
+            went_on = model.generate([prompt + texts[i] for i in open_], **limit)
         for i, (trace_on,) in zip(open_, went_on, strict=True):
-            read, meant = trace_on.field("ids")[: trace_on.prompt_tokens], [*chosen[:point]]
+            seen, meant = trace_on.field("ids")[: trace_on.prompt_tokens], [*chosen[:point]]
             meant.append(others[i])
-            exact[i] = list(read[len(read) - len(meant) :]) == meant
+            exact[i] = list(seen[len(seen) - len(meant) :]) == meant
             texts[i] += trace_on.completion.text
     if suffix_only:
         texts = [text[len(kept) :] for text in texts]
     return Perturbed(texts, others, exact)
+
+
+def _same_tokens(model: _Generates, prompt: str, trace: Trace) -> TypeGuard[_GoesOn]:
+    """Whether the model can go on from the trace's tokens."""
+    start = len(trace.text) - len(trace.completion.text)
+    return (
+        isinstance(model, _GoesOn)
+        and model.provenance.tokenizer == trace.provenance.tokenizer
+        and trace.text[:start] == prompt
+    )
 
 
 def _before(stop: Sequence[str], text: str) -> str:
