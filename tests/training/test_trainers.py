@@ -260,6 +260,37 @@ def test_adapters_are_trained_and_switched_off_for_the_reference(tmp_path) -> No
     assert torch.equal(torch.cat([p.detach().flatten() for p in base.values()]), before)
 
 
+def test_an_adapter_called_ref_is_the_reference_of_one_that_is_trained_further(tmp_path) -> None:
+    from peft import get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+
+    model, tokenizer = model_and_tokenizer()
+    config = LoraConfig(r=2, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tuned = get_peft_model(model, config)
+        draw = torch.Generator().manual_seed(0)
+        for name, p in tuned.named_parameters():
+            if "lora_B" in name:
+                p.data.copy_(torch.randn(p.shape, generator=draw))
+        tuned.add_adapter("ref", config)
+        held = get_peft_model_state_dict(tuned, adapter_name="default")
+        set_peft_model_state_dict(tuned, held, adapter_name="ref")
+        tuned.set_adapter("default")
+        before = {n: p.detach().clone() for n, p in tuned.named_parameters() if ".ref." in n}
+        trainer = PreferenceTrainer(
+            tuned, arguments(tmp_path, per_device_train_batch_size=5, num_train_epochs=2),
+            train_dataset=preference_rows(), processing_class=tokenizer,
+        )  # fmt: skip
+        trainer.train()
+    loss = logged(trainer, "loss")
+    assert loss[0] == pytest.approx(0.6931, abs=1e-4)
+    assert loss[1] != loss[0]
+    after = dict(tuned.named_parameters())
+    assert before
+    assert all(torch.equal(p, after[name]) for name, p in before.items())
+    assert tuned.active_adapter == "default"
+
+
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
 def test_adapters_begin_with_the_numbers_of_the_seed(tmp_path) -> None:
     config = LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any, TypeAlias
 
 import torch
@@ -16,6 +17,7 @@ from nll.objectives import TokenLogps, linear_logps, token_logps
 
 Batch: TypeAlias = Mapping[str, Tensor]
 Reference: TypeAlias = Callable[[Batch], Tensor]
+REF = "ref"  # the adapter that TRL keeps for what an adapter was before it is trained further
 
 
 def answer_logps(model: Any, batch: Batch, *, whole: Any = None) -> TokenLogps:
@@ -67,8 +69,11 @@ def _headless(layer: nn.Linear) -> Iterator[None]:
 
 def reference_of(given: Any, model: Any) -> Reference:
     """A reference as a function of a batch: a model, a function, or None for the model as it is
-    now (a frozen copy), or, if it has adapters, as it is without them."""
+    now (a frozen copy), or, if it has adapters, as it is with the one called `ref`, else without
+    any."""
     if given is None:
+        if REF in getattr(model, "peft_config", {}):
+            return _Frozen(model, partial(_with_adapter, model, REF))
         if hasattr(model, "disable_adapter"):
             return _Frozen(model, model.disable_adapter)
         return _Frozen(copy.deepcopy(model).requires_grad_(False))
@@ -78,6 +83,16 @@ def reference_of(given: Any, model: Any) -> Reference:
         raise BadInput("a reference is a model, a function of a batch, or None")
     reference: Reference = given
     return reference
+
+
+@contextmanager
+def _with_adapter(model: Any, name: str) -> Iterator[None]:
+    before = model.active_adapter
+    model.set_adapter(name)
+    try:
+        yield
+    finally:
+        model.set_adapter(before)
 
 
 class _Frozen:

@@ -29,7 +29,8 @@ class LikelihoodTrainer(Trainer):  # type: ignore[misc]
     model: a causal transformers or peft model, or its id.   args: transformers.TrainingArguments.
     train_dataset, eval_dataset: rows (dicts, a datasets.Dataset) with TRL's columns.
     ref_model: a model, a function from a batch to the (B, T - 1) log-probs of its answers, or None:
-    the model as it is at the start, or, with adapters (peft_config, or a peft model), without them.
+    the model as it is at the start, or, with adapters (peft_config, or a peft model), with the one
+    called `ref`, a frozen copy of what is trained further, else without any.
     Precomputed sums in the columns `ref_logps` (`ref_chosen_logps`, `ref_rejected_logps`) make it
     needless.   processing_class: the tokenizer; found by the model's name unless given.
     """
