@@ -6,6 +6,7 @@ from nll.models._attention import Attention, attention
 from nll.models._bounds import Bounds, entropy_bounds
 from nll.models._capabilities import Capabilities, availability, capabilities, possible
 from nll.models._embedded import converted_folder, find_gguf, install_embedded
+from nll.models._greedy import decode_greedy
 from nll.models._load import from_transformers, load
 from nll.models._openai import from_openai
 from nll.models._parity import FieldDifference, Parity, Worst, compare, parity
@@ -28,6 +29,7 @@ __all__ = [
     "capabilities",
     "compare",
     "converted_folder",
+    "decode_greedy",
     "entropy_bounds",
     "find_gguf",
     "from_openai",

@@ -39,6 +39,7 @@ from nll.tasks._logistic import (
     wald_p,
 )
 from nll.tasks._origin import Evidence, Origin, detect_machine_text, membership, ood_detect
+from nll.tasks._reading_times import TemperatureSweep, sweep_fields, temperature_sweep
 from nll.tasks._yes_no import (
     BinaryItem,
     FormatVariant,
@@ -65,6 +66,7 @@ __all__ = [
     "Origin",
     "Sensitivity",
     "ShortAnswerItem",
+    "TemperatureSweep",
     "acronym",
     "bias_by_subset",
     "cluster_answers",
@@ -101,6 +103,8 @@ __all__ = [
     "sequence_logp",
     "sort_words",
     "swap_articles",
+    "sweep_fields",
+    "temperature_sweep",
     "wald_p",
     "yes_no_answer",
 ]
