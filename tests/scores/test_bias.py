@@ -185,6 +185,31 @@ def test_debias_threshold():
     assert binary_decision_report(y, x, debias_threshold(x)).negative_bias == 0.0
 
 
+class Characters:
+    """A text goes on character by character, by these probabilities whatever came before."""
+
+    def __init__(self, **p):
+        self.p = p
+
+    def options(self, prompt, continuations):
+        return [sum(np.log(self.p.get(c, 0.05)) for c in text) for text in continuations]
+
+
+def test_a_terminator_keeps_longer_words_out():
+    model = Characters(N=0.3, o=0.2, Y=0.4)
+    ends = (".", "!")
+    found = label_readout(model, "?", "No", "Y", terminators=ends)
+    assert found.logp_negative == pytest.approx(np.log(0.3 * 0.2 * 0.05 * 2))
+    assert found.logp_positive == pytest.approx(np.log(0.4 * 0.05 * 2))
+    assert label_log_odds(model, "?", "No", "Y", terminators=ends) == found.log_odds
+    assert label_readout(model, "?", "No", "Y", terminators="").coverage == pytest.approx(0.46)
+    with pytest.raises(nll.BadInput, match="begins"):
+        label_readout(model, "?", "No", "Y", terminators=("", "."))
+    assert label_readout(model, "?", ["No"], ["None"], terminators=ends).coverage < 0.01
+    with pytest.raises(nll.BadInput, match="at least"):
+        label_readout(model, "?", "No", "Y", terminators=())
+
+
 def test_the_attention_rows_of_the_sheet():
     assert negative_attention_score(ROWS, 1, 2) == pytest.approx(0.727804539588, abs=1e-10)
     assert negative_attention_score(ROWS, 2, 1) == pytest.approx(-0.727804539588, abs=1e-10)

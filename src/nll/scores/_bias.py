@@ -71,15 +71,27 @@ def label_readout_from_logp(negative: npt.ArrayLike, positive: npt.ArrayLike) ->
 
 
 def label_readout(
-    model: HasOptions, prompt: str, negative: Sequence[str], positive: Sequence[str]
+    model: HasOptions,
+    prompt: str,
+    negative: Sequence[str],
+    positive: Sequence[str],
+    *,
+    terminators: Sequence[str] = ("",),
 ) -> LabelReadout:
     """Readout of what the model would answer to the prompt, from one reading of it.
 
     negative, positive: wordings such as `(" No", " no")`; a wording of several tokens counts with
-    the product of their probabilities. Raises BadInput when one wording begins another, since the
-    longer is then counted twice, or stands on both sides.
+    the product of their probabilities.   terminators: what may follow one, such as `(".", "\\n")`,
+    so that " No" does not count for " Nobody" where that begins with the same token; what is
+    followed by something else then counts for neither side. Raises BadInput when one wording (with
+    its terminator) begins another, since the longer is then counted twice, or stands on both sides.
     """
-    negative, positive = _wordings(negative), _wordings(positive)
+    ends = [terminators] if isinstance(terminators, str) else list(terminators)
+    if not ends:
+        raise BadInput("terminators must hold at least '', which is whatever follows")
+    negative, positive = (
+        [word + end for word in _wordings(side) for end in ends] for side in (negative, positive)
+    )
     words = [*negative, *positive]
     for i, word in enumerate(words):
         for j, other in enumerate(words):
@@ -97,14 +109,19 @@ def _wordings(given: Sequence[str]) -> list[str]:
 
 
 def label_log_odds(
-    model: HasOptions, prompt: str, negative: Sequence[str], positive: Sequence[str]
+    model: HasOptions,
+    prompt: str,
+    negative: Sequence[str],
+    positive: Sequence[str],
+    *,
+    terminators: Sequence[str] = ("",),
 ) -> float:
     """lp(negative) - lp(positive) after the prompt, nats: above 0 the model leans to the negative.
 
     See `label_readout`, which also says how much of the probability the label words hold.
     Source: arXiv 2511.10881.
     """
-    return label_readout(model, prompt, negative, positive).log_odds
+    return label_readout(model, prompt, negative, positive, terminators=terminators).log_odds
 
 
 @score(
