@@ -432,6 +432,28 @@ def test_a_mask_of_another_shape_is_refused(case: Case) -> None:
             case(**{name: torch.cat([mask, mask])})
 
 
+TWO, OTHER = [[-1.0, -2.0], [-3.0]], [[-1.0], [-2.0, -3.0]]
+PAIRED: dict[str, Callable[[], Tensor]] = {
+    "npo_loss": lambda: objectives.npo_loss(TWO, OTHER),
+    "kto_loss": lambda: objectives.kto_loss(TWO, OTHER),
+    "dpo_loss": lambda: objectives.dpo_loss(TWO, TWO, TWO, OTHER),
+    "cdpo_loss": lambda: objectives.cdpo_loss(TWO, TWO, TWO, TWO, OTHER),
+    "r_lol_loss": lambda: objectives.r_lol_loss(TWO, OTHER, [1, 1]),
+    "importance_ratio": lambda: objectives.importance_ratio(TWO, OTHER),
+    "clipped_policy_loss": lambda: objectives.clipped_policy_loss(TWO, OTHER, [1, 1]),
+    "other widths": lambda: objectives.npo_loss(torch.zeros(2, 3), torch.zeros(2, 1)),
+    "ratios of other widths": lambda: objectives.importance_ratio(
+        torch.zeros(2, 3), torch.zeros(2, 1)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PAIRED)
+def test_tokens_of_another_row_are_no_partners(name: str) -> None:
+    with pytest.raises(BadInput, match="must have the same tokens in every row"):
+        PAIRED[name]()
+
+
 def test_direction_unit_and_paper(case: Case) -> None:
     declared = objectives.objectives()[case.function.__name__]
     assert declared.descent

@@ -131,6 +131,17 @@ def same_rows(**rows: Tensor) -> None:
             raise BadInput(f"{first} has {len(base)} sequences, {name} {len(other)}")
 
 
+def same_tokens(name: str, own: Tokens, **others: Tokens) -> None:
+    """Raise BadInput, naming both, unless all have the same valid tokens in every row.
+
+    Lists of unequal lengths would be padded to one shape, and their sums compared for no reason.
+    """
+    for other, tokens in others.items():
+        same_rows(**{name: own.values, other: tokens.values})
+        if own.mask.shape != tokens.mask.shape or not torch.equal(own.mask, tokens.mask):
+            raise BadInput(f"{other} and {name} must have the same tokens in every row")
+
+
 def positive(value: float, name: str, *, zero: bool = False) -> None:
     """Raise BadInput unless value > 0 (or = 0 where that is allowed)."""
     if not (value > 0 or (zero and value == 0)):
@@ -196,13 +207,20 @@ def log_ratios(
     """
     ref_name = ref_name or f"ref_{name}"
     own = sequence_sums(logp, mask, name)
-    if not is_ragged(ref) and as_tensor(ref, ref_name).dim() == 1:
+    if _are_sums(ref, ref_name):
         base = as_tensor(ref, ref_name)
         same_rows(**{name: own.values, ref_name: base})
         base = torch.where(own.keep, base, 0.0)
     else:
+        if not _are_sums(logp, name):
+            tokens = as_tokens(ref, mask, ref_name)
+            same_tokens(name, as_tokens(logp, mask, name), **{ref_name: tokens})
         base = sequence_sums(ref, mask, ref_name).values
         same_rows(**{name: own.values, ref_name: base})
     base = base.detach().to(own.values)
     never = (own.values == -torch.inf) & (base == -torch.inf)
     return Rows(torch.where(never, -torch.inf, own.values - base), own.keep)
+
+
+def _are_sums(values: Values, name: str) -> bool:
+    return not is_ragged(values) and as_tensor(values, name).dim() == 1

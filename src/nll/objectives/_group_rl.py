@@ -20,6 +20,7 @@ from nll.objectives._common import (
     positive,
     reduce_tokens,
     same_rows,
+    same_tokens,
 )
 from nll.objectives._declare import objective
 
@@ -127,8 +128,9 @@ def clipped_policy_loss(
         )
         mask = None if mask is None else torch.as_tensor(mask)[:, None]
     tokens = as_tokens(logp, mask)
-    old = as_tokens(old_logp, mask, "old_logp").values.detach().to(tokens.values)
-    same_rows(logp=tokens.values, old_logp=old)
+    before = as_tokens(old_logp, mask, "old_logp")
+    same_tokens("logp", tokens, old_logp=before)
+    old = before.values.detach().to(tokens.values)
     weight = _spread(adv, tokens, mask)
     # The log ratio is clipped: a ratio that overflows has a gradient of 0 * inf once it is cut off.
     log_ratio = tokens.values - old

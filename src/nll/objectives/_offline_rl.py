@@ -24,6 +24,7 @@ from nll.objectives._common import (
     positive,
     reduce,
     same_rows,
+    same_tokens,
     sequence_sums,
 )
 from nll.objectives._declare import objective
@@ -182,8 +183,9 @@ def importance_ratio(
     low side free. Masked tokens get 1. Arguments as in `a_lol_loss`.
     """
     tokens = as_tokens(logp, mask)
-    ref = as_tokens(ref_logp, mask, "ref_logp").values.to(tokens.values)
-    difference = tokens.values - ref
+    ref = as_tokens(ref_logp, mask, "ref_logp")
+    same_tokens("logp", tokens, ref_logp=ref)
+    difference = tokens.values - ref.values.to(tokens.values)
     if level == "token":
         return _ratio(difference, clip)
     if level != "sequence":
@@ -228,10 +230,7 @@ def _answers(
         raise BadInput("logp must hold tokens, (B, T) or a list of 1-D sequences, not sums")
     tokens = as_tokens(logp, mask)
     ref = as_tokens(ref_logp, mask, "ref_logp")
-    if ref.values.shape != tokens.values.shape:
-        raise BadInput(
-            f"ref_logp has shape {tuple(ref.values.shape)}, logp {tuple(tokens.values.shape)}"
-        )
+    same_tokens("logp", tokens, ref_logp=ref)
     factor, keep = _constant(weight, tokens.values, name)
     base = ref.values.detach().to(tokens.values)
     return _Answers(tokens.values, tokens.mask, base, factor, keep)

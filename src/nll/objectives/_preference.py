@@ -26,6 +26,7 @@ from nll.objectives._common import (
     positive,
     reduce,
     same_rows,
+    same_tokens,
 )
 from nll.objectives._declare import objective
 
@@ -151,9 +152,7 @@ def cdpo_loss(
     chosen = log_ratios(logp_c, ref_c, mask_c, "logp_c", "ref_c")
     own = as_tokens(logp_r, mask_r, "logp_r")
     ref, scores = as_tokens(ref_r, mask_r, "ref_r"), as_tokens(scores_r, mask_r, "scores_r")
-    for name, other in (("ref_r", ref), ("scores_r", scores)):
-        if not torch.equal(other.mask, own.mask):
-            raise BadInput(f"{name} and logp_r must have the same tokens in every row")
+    same_tokens("logp_r", own, ref_r=ref, scores_r=scores)
     weighted = (1 - scores.values.detach()) * (own.values - ref.values.detach())
     margin, keep = _margin(chosen, Rows(weighted.sum(-1), own.mask.any(-1)))
     return reduce(-logsigmoid(gamma * margin), keep, reduction)
