@@ -112,6 +112,7 @@ def test_what_follows_the_last_separator_is_a_segment_too():
         (["a", "\n\n", "b"], "line", "exact", 1),
         (["a", "\n\n", "b"], "line", "contains", 2),
         (["a", "。", "b"], "sentence", "exact", 2),
+        (["a", "\U00011047", "b", "\U000115cb", "c"], "sentence", "exact", 3),
         (["a", ";", "b", ",", "c"], [";", ","], "exact", 3),
     ],
 )

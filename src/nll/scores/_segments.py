@@ -16,8 +16,17 @@ from nll._errors import BadInput, MissingField
 from nll.scores._common import INF, NO_TOKENS, defined, mean
 from nll.trace import Array, Provenance, Trace
 
+# Sentence terminals (Unicode) beyond the first plane: code points, first and last of each run.
+_FAR = (
+    (0x10A56, 0x10A57), (0x11047, 0x11048), (0x110BE, 0x110C1), (0x11141, 0x11143),
+    (0x111C5, 0x111C6), (0x111CD, 0x111CD), (0x111DE, 0x111DF), (0x11238, 0x11239),
+    (0x1123B, 0x1123C), (0x112A9, 0x112A9), (0x1144B, 0x1144C), (0x115C2, 0x115C3),
+    (0x115C9, 0x115D7), (0x11641, 0x11642), (0x1173C, 0x1173E), (0x11A42, 0x11A43),
+    (0x11A9B, 0x11A9C), (0x11C41, 0x11C42), (0x16A6E, 0x16A6F), (0x16AF5, 0x16AF5),
+    (0x16B37, 0x16B38), (0x16B44, 0x16B44), (0x1BC9F, 0x1BC9F), (0x1DA88, 0x1DA88),
+)  # fmt: skip
 # What ends a sentence in the scripts of the world.
-SENTENCE: Final = frozenset(
+SENTENCE: Final = frozenset(chr(c) for low, high in _FAR for c in range(low, high + 1)) | frozenset(
     "!.?։؟۔܀܁܂߹।॥၊။።፧፨᙮᜵᜶᠃᠉᥄᥅᪨᪩᪪᪫᭚᭛᭞᭟᰻᰼᱾᱿‼‽⁇⁈⁉⸮⸼꓿꘎꘏꛳꛷꡶꡷꣎꣏꤯꧈꧉꩝꩞꩟꫰꫱꯫﹒﹖﹗！．？｡。"
 )
 NAMED: Final = {"sentence": SENTENCE, "line": frozenset("\n")}

@@ -27,18 +27,22 @@ _SAID = re.compile(
     re.IGNORECASE,
 )
 _BOXED = re.compile(r"\\(?:boxed|fbox)\s*\{")
+_BARE = re.compile(r"\\(?:boxed|fbox)\s*(-?[\d.,/]*\d|[a-zA-Z](?![a-zA-Z]))")
 _GSM = re.compile(r"####\s*(.+)")
 
 
 def extract_answer(text: str) -> str | None:
     r"""The final answer of a solution, or None when there is none.
 
-    The last \boxed{...} (braces matched, to the end when cut off), else what follows the last
-    "####", else the last "answer is ..." or "Answer: ...", else the last number.
+    The last \boxed{...} (braces matched, to the end when cut off) or else \boxed with a bare number
+    or letter, else what follows the last "####", else the last "answer is ..." or "Answer: ...",
+    else the last number.
     """
     boxes = list(_BOXED.finditer(text))
     if boxes:
         return _clean(_braced(text, boxes[-1].end())) or None
+    if bare := _BARE.findall(text):
+        return str(bare[-1])
     if marked := _GSM.findall(text):
         return _clean(marked[-1]) or None
     if said := _SAID.findall(text):
