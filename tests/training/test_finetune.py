@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig
 from tests.models.tiny import tiny
 
 from nll import BadInput
@@ -41,6 +42,38 @@ def test_the_same_seed_gives_the_same_weights() -> None:
         finetune_causal(tiny("llama"), TEXTS, lr=1e-3, batch_size=1, seed=s) for s in (1, 1, 2)
     )
     assert one.provenance.weights == two.provenance.weights != other.provenance.weights
+
+
+def test_adapters_train_the_named_projections_alone() -> None:
+    base = tiny("llama")
+    before = mean(base, TEXTS)
+    options = {"epochs": 8, "lr": 2e-2, "batch_size": 2}
+    tuned, again = (finetune_causal(base, TEXTS, lora=4, **options) for _ in range(2))
+    assert mean(base, TEXTS) == before
+    assert mean(tuned, TEXTS) > before + 0.05
+    assert tuned.provenance.weights == again.provenance.weights
+    old, new = (dict(m.network.hf.named_parameters()) for m in (base, tuned))
+    assert old.keys() == new.keys()
+    moved = {name for name in old if not torch.equal(old[name], new[name])}
+    assert moved
+    assert all("q_proj" in name or "v_proj" in name for name in moved)
+
+
+def test_adapters_as_peft_describes_them() -> None:
+    config = LoraConfig(r=2, target_modules=["down_proj"], task_type="CAUSAL_LM")
+    base = tiny("llama")
+    tuned = finetune_causal(base, TEXTS, lora=config, lr=1e-2)
+    old, new = (dict(m.network.hf.named_parameters()) for m in (base, tuned))
+    moved = {name for name in old if not torch.equal(old[name], new[name])}
+    assert moved
+    assert all("down_proj" in name for name in moved)
+
+
+def test_adapters_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(BadInput, match="1 or more"):
+        finetune_causal(tiny("llama"), TEXTS, lora=0)
+    with pytest.raises(BadInput, match="cannot take the adapters"):
+        finetune_causal(table_model(), TEXTS, lora=2)
 
 
 def test_the_loss_is_the_mean_nll_of_the_traced_tokens() -> None:
