@@ -33,6 +33,7 @@ ARROWS: dict[str, set[str]] = {
     "_plan": LOW | {"_bundle", "_declare", "_table", "models"},
     "scores": LOW | {"_bundle", "_declare"},
     "metrics": {"_errors", "_declare"},
+    "bayes": {"_errors", "_declare"},
     "theory": {"_errors", "_declare"},
     "tasks": LOW | {"_bundle", "_declare", "models", "scores", "metrics", "theory"},
     "kernels": LOW,

@@ -40,6 +40,7 @@ _HOME = {
     "write_traces": "_arrow",
 }
 _ROOMS = (
+    "bayes",
     "kernels",
     "metrics",
     "models",
@@ -73,6 +74,7 @@ __all__ = [
     "Trace",
     "Undefined",
     "__version__",
+    "bayes",
     "declarations",
     "declare_score",
     "gather",
@@ -100,6 +102,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from nll import (
+        bayes,
         kernels,
         metrics,
         models,
