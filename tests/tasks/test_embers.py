@@ -289,3 +289,16 @@ def test_probability_sensitivity():
     assert probability_sensitivity(plain).regression is None
     with pytest.raises(nll.BadInput, match="correct"):
         probability_sensitivity([Item("a", "b", "p")])
+
+
+def test_how_far_responses_are_from_their_targets():
+    def item(response, condition="a"):
+        return Item("", '"kitten"', "p", condition, correct=False, response=response)
+
+    found = probability_sensitivity([
+        item("kitten"), item('"sitting"'), item(""), item(None), item(None, "b"),
+    ]).by_condition  # fmt: skip
+    assert (found["a"].mean_distance, found["a"].median_distance) == (3.0, 3.0)
+    assert "no item holds a response" in found["b"].mean_distance.reason
+    (one,) = probability_sensitivity([item("kit")] * 2 + [item("")] * 2).by_condition.values()
+    assert (one.mean_distance, one.median_distance, one.n) == (4.5, 4.5, 4)

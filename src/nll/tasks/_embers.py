@@ -173,7 +173,7 @@ TASKS: Mapping[str, Task] = {
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One thing asked, and what became of it: probabilities in nats, correct 1 or 0."""
+    """One thing asked, and what became of it: probabilities in nats, correct 1 or 0, the reply."""
 
     input: str
     target: str
@@ -184,6 +184,7 @@ class Item:
     input_tokens: int | None = None
     output_tokens: int | None = None
     correct: bool | None = None
+    response: str | None = None
 
 
 def make_items(
@@ -287,11 +288,17 @@ def likelihood_choice(model: HasOptions, prompt: str, candidates: Sequence[str])
 
 
 class ConditionAccuracy(NamedTuple):
-    """Accuracy in one condition with its 95 % Wilson interval, over n items."""
+    """Accuracy in one condition with its 95 % Wilson interval, over n items.
+
+    mean_distance, median_distance: `levenshtein` between target and response, a quotation mark off
+    each end, over the items that hold a response; nan when none does.
+    """
 
     accuracy: float
     interval: Interval
     n: int
+    mean_distance: float
+    median_distance: float
 
 
 class Sensitivity(NamedTuple):
@@ -299,6 +306,17 @@ class Sensitivity(NamedTuple):
 
     by_condition: dict[str, ConditionAccuracy]
     regression: LogisticFit | None
+
+
+def _distances(items: Sequence[Item]) -> tuple[float, float]:
+    found = [
+        levenshtein(_unquoted(item.target), _unquoted(item.response))
+        for item in items
+        if item.response is not None
+    ]
+    if not found:
+        return Undefined("no item holds a response"), Undefined("no item holds a response")
+    return float(np.mean(found)), float(np.median(found))
 
 
 def probability_sensitivity(
@@ -315,9 +333,9 @@ def probability_sensitivity(
     names = list(dict.fromkeys(item.condition for item in items))
     by = {}
     for name in names:
-        right = [bool(item.correct) for item in items if item.condition == name]
-        k, n = sum(right), len(right)
-        by[name] = ConditionAccuracy(k / n, wilson(k, n), n)
+        members = [item for item in items if item.condition == name]
+        k, n = sum(bool(item.correct) for item in members), len(members)
+        by[name] = ConditionAccuracy(k / n, wilson(k, n), n, *_distances(members))
     columns = {
         name: [getattr(item, name) for item in items]
         for name in ("input_logp", "output_logp", "input_tokens", "output_tokens")
