@@ -190,7 +190,7 @@ def test_no_file_is_asked_for(texts) -> None:
 @pytest.fixture
 def labelled(tmp_path) -> str:
     path = tmp_path / "labelled.jsonl"
-    rows = [{"id": f"t{i}", "text": "abcd "[i % 3 :] * (2 + i % 5), "label": i % 2}
+    rows = [{"id": f"t{i}", "text": "abcd "[i % 3 :] * (2 + i % 30), "label": i % 2}
             for i in range(300)]  # fmt: skip
     rows[40]["text"] = ""
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -220,7 +220,7 @@ def test_questions_are_answered_as_without_a_cluster(labelled, tmp_path, name: s
         said[where] = [line for line in lines if "Ray" not in line]
     here, there = found["here"], found["there"]
     assert (tmp_path / "here.parquet").read_bytes() == (tmp_path / "there.parquet").read_bytes()
-    assert there.table.equals(here.table)
+    assert repr(there.table.to_pydict()) == repr(here.table.to_pydict())
     assert ("flagged" in there.table.column_names) == (given.fit is not None)
     assert (there.reading, there.main) == (here.reading, here.main)
     assert repr(there.cuts) == repr(here.cuts)

@@ -14,6 +14,7 @@ from nll import __version__
 from nll._errors import BadInput, BadModel, BadText
 from nll.models._capabilities import Capabilities
 from nll.models._fan import fan
+from nll.models._how import How
 from nll.models._openai_client import Caller, check_url, home_url, key_for
 from nll.models._options import Continues
 from nll.models._probe import check_own, probe
@@ -34,6 +35,7 @@ from nll.trace import Fields, Provenance, Rejected, Text, TextLike, Trace
 # Rows in a row that got no answer, each after all its tries: the server is gone, not the row bad.
 GIVE_UP = 20
 LEAST_TOP = 5
+_FOUND = ("source", "_own")  # what a ServedModel asked its server about itself
 
 
 class ServedModel(Continues):
@@ -110,7 +112,7 @@ class ServedModel(Continues):
     def reopener(self) -> Callable[[], ServedModel]:
         """What opens this model in another process, where the server is not asked again what it
         gives. The key does not go along; it is read from the environment there."""
-        known = {n: self.__dict__[n] for n in ("source", "_own") if n in self.__dict__}
+        known = {name: vars(self)[name] for name in _FOUND if name in vars(self)}
         return partial(
             _reopened, self._caller.url, self.name, known, concurrency=self.concurrency,
             timeout=self._caller.timeout,
@@ -221,14 +223,8 @@ class ServedModel(Continues):
         Raises BadInput for impossible settings, BadText for a prompt without an answer unless
         `on_reject` is given.
         """
-        if max_new_tokens < 1 or n < 1:
-            raise BadInput("max_new_tokens and n must be at least 1")
-        if not temperature >= 0 or not 0 < top_p <= 1 or top_k < 0:
-            raise BadInput("temperature and top_k must be 0 or more, top_p in (0, 1]")
-        if temperature == 0 and n > 1:
-            raise BadInput("n greedy answers would all be the same; set a temperature")
-        shared: dict[str, Any] = {"max_tokens": max_new_tokens, "n": n, "temperature": temperature,
-                                  "top_p": top_p, "top_k": top_k}  # fmt: skip
+        how = How(max_new_tokens, n, temperature, top_p, top_k, tuple(stop), fields, greedy)
+        shared: dict[str, Any] = {"max_tokens": max_new_tokens, "n": n, **how.sampling}
         if stop:
             shared["stop"] = list(stop)
         first = {**shared, "n": 1, "temperature": 0.0, "top_p": 1.0, "top_k": 0}
