@@ -75,7 +75,7 @@ class PowerNorm(nn.Module):
 
     def _apply(self, fn: Any, recurse: bool = True) -> PowerNorm:
         wide = {name: getattr(self, name) for name in ("psi2", "nu")}
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for name, before in wide.items():
             now = getattr(self, name)
             least = torch.promote_types(now.dtype, torch.float32)
