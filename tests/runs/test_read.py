@@ -73,6 +73,15 @@ def test_json_lines_and_their_bad_rows(tmp_path) -> None:
     assert all(r.detail for r in found if r.reason)
 
 
+def test_a_text_may_stand_in_a_column_called_input(tmp_path) -> None:
+    """WikiMIA's rows hold `input` and `label`."""
+    lines = [b'{"input": "good", "label": 1}', b'{"input": "other", "text": "first"}',
+             b'{"input": "x", "prompt": "a", "completion": "b"}']  # fmt: skip
+    found = rows(write(tmp_path / "a.jsonl", b"\n".join(lines)), label="label")
+    assert [r.text.text for r in found] == ["good", "first", "b"]
+    assert found[0].label == 1
+
+
 def test_csv_and_its_bad_rows(tmp_path) -> None:
     long = "x" * 300_000
     data = (

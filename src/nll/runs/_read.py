@@ -66,7 +66,7 @@ class Columns:
     """Where a table's texts and ids stand.
 
     Unless named, a text is what stands in `text`, or a completion in `prompt` and `completion`, or
-    a chat in `messages`, whichever is there first. Without an id column or value, a row's id is
+    a chat in `messages`, or a text in `input` (as in WikiMIA), whichever is there first. Without an id column or value, a row's id is
     `file:line`. lines: a plain text file holds one text per line instead of one in all.
     label: a column that goes along with the row.   questions: a text may be a question alone, in
     `prompt` or `question` too, or a chat whose last message is the user's.
@@ -94,7 +94,8 @@ class Columns:
             return (self.text,)
         known = [("text",), ("prompt", "completion"), ("messages",)]
         more = [("prompt",), ("question",)] if self.questions else []
-        return next((c for c in [*known, *more] if set(c) <= set(held)), known[0])
+        last = [("input",)]
+        return next((c for c in [*known, *more, *last] if set(c) <= set(held)), known[0])
 
     @property
     def beside(self) -> list[str]:
