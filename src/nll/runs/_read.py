@@ -67,7 +67,8 @@ class Columns:
 
     Unless named, a text is what stands in `text`, or a completion in `prompt` and `completion`, or
     a chat in `messages`, or a text in `input` (as in WikiMIA), whichever is there first.
-    Without an id column or value, a row's id is `file:line`. lines: a plain text file holds one text per line instead of one in all.
+    Without an id column or value, a row's id is `file:line`. lines: a plain text file holds one
+    text per line instead of one in all.
     label: a column that goes along with the row.   questions: a text may be a question alone, in
     `prompt` or `question` too, or a chat whose last message is the user's.
     """
