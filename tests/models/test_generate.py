@@ -11,8 +11,9 @@ import torch
 
 from nll import BadInput, BadText, Rejected
 from nll.models._continue import Continued
-from nll.models._decode import How, _allowed, _Chance, decode
+from nll.models._decode import _allowed, _Chance, decode
 from nll.models._generate import _groups, _trace, _windows, read_prompt
+from nll.models._how import How
 from nll.testing import bigram_table, table_model
 from nll.trace import Fields, Trace, same
 from tests.models.tiny import CONFIGS, tiny

@@ -13,9 +13,9 @@ import torch
 from nll import kernels
 from nll._errors import BadInput, BadModel, BadText
 from nll.models._ahead import read_ahead
-from nll.models._decode import How
 from nll.models._encode import Encoded, Tokenizer, encode, encoded_ids
 from nll.models._generate import generate
+from nll.models._how import How
 from nll.models._layout import Batch, Segment, common_prefix, plan, windows
 from nll.models._network import Network
 from nll.models._options import Continues

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 
 from nll._errors import BadInput, BadText
-from nll.models._decode import Answer, How, decode
+from nll.models._decode import Answer, decode
 from nll.models._encode import Encoded, piece_spans, render
+from nll.models._how import How
 from nll.models._protocol import OnReject
 from nll.trace import PAST_END, Array, Rejected, Text, TextLike, Trace
 
@@ -144,7 +145,7 @@ def _trace(
     ])  # fmt: skip
     known = np.concatenate([ids, held["top_ids"].ravel()] if fields.top_k else [ids])
     sampling = {} if answer.greedy else {
-        "temperature": how.temperature, "top_p": how.top_p, "top_k": how.top_k, "seed": list(seed)
+        **how.sampling, "seed": list(seed)
     }  # fmt: skip
     return Trace(
         ids=ids, spans=spans, betas=fields.betas, prompt_tokens=len(prompt.ids),

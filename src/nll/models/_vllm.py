@@ -18,6 +18,7 @@ from nll import __version__
 from nll._errors import BadInput, BadModel, BadText, MissingExtra, first_line
 from nll.models._capabilities import Capabilities
 from nll.models._encode import Encoded, Tokenizer, encode, make_tokenizer
+from nll.models._how import How
 from nll.models._options import Continues
 from nll.models._protocol import DEFAULT_FIELDS, LanguageModel, OnReject, identity_of
 from nll.trace import Array, Fields, Provenance, Rejected, Text, TextLike, Trace
@@ -165,12 +166,7 @@ class VllmModel(Continues):
         Log-probs are vLLM's raw ones, before temperature, top_p and top_k. greedy: the greedy
         answer comes first.   on_reject: as `trace`.
         """
-        if max_new_tokens < 1 or n < 1:
-            raise BadInput("max_new_tokens and n must be at least 1")
-        if not temperature >= 0 or not 0 < top_p <= 1 or top_k < 0:
-            raise BadInput("temperature and top_k must be 0 or more, top_p in (0, 1]")
-        if temperature == 0 and n > 1:
-            raise BadInput("n greedy answers would all be the same; set a temperature")
+        how = How(max_new_tokens, n, temperature, top_p, top_k, tuple(stop), fields, greedy)
         k = min(MAX_LOGPROBS, max(fields.top_k, 1))
         shared = {"max_tokens": max_new_tokens, "logprobs": k, "stop": list(stop) or None}
         drawn = {**shared, "n": n, "temperature": temperature, "top_p": top_p,
@@ -190,8 +186,7 @@ class VllmModel(Continues):
             if greedy:
                 (found,) = self._run([ids], temperature=0.0, **shared)
                 out += self._answers(encoded, kind, found, {}, min(fields.top_k, MAX_LOGPROBS))
-            settings = {"temperature": temperature, "top_p": top_p, "top_k": top_k,
-                        "seed": seed + i}  # fmt: skip
+            settings = {**how.sampling, "seed": seed + i}
             (found,) = self._run([ids], **drawn, seed=seed + i)
             out += self._answers(encoded, kind, found, settings if temperature else {},
                                  min(fields.top_k, MAX_LOGPROBS))  # fmt: skip

@@ -13,7 +13,8 @@ from operator import or_
 from typing import TYPE_CHECKING
 
 from nll._errors import NllError
-from nll.models._decode import Answer, How, decoding
+from nll.models._decode import Answer, decoding
+from nll.models._how import How
 from nll.serve._limits import Limits
 from nll.serve._metrics import Metrics
 from nll.trace import Fields, Trace
