@@ -115,6 +115,27 @@ def test_the_split_asks_the_model_openly():
     assert parametric_knowledge_split(Parrot(*["Quito"] * 5), [ITEM]) == ["incorrect"]
 
 
+class Ending(Parrot):
+    """Some of its answers end with the end-of-text token, others at the line's end."""
+
+    def generate(self, prompts, **options):
+        for answers in super().generate(prompts, **options):
+            yield [self.ended(t) if i % 2 else t for i, t in enumerate(answers)]
+
+    @staticmethod
+    def ended(trace):
+        n = len(trace.text)
+        spans = [[0, n], [n, n + 10]]
+        return nll.Trace(logp=[-1.0, -1.0], text=trace.text + "<|im_end|>", spans=spans)
+
+
+def test_the_end_token_is_no_word_of_an_answer():
+    assert parametric_knowledge_split(Ending(*["Quito"] * 5), [ITEM]) == ["incorrect"]
+    assert "im_end" not in "".join(
+        i.question for i in knowledge_items(Ending(*["Quito"] * 5), [ITEM])
+    )
+
+
 def test_own_wrong_answers():
     assert own_wrong_answer([" Quito.", "quito", "Quito", "QUITO!", "Lima"], "Lima") == "Quito"
     assert own_wrong_answer(["Quito"] * 3 + ["Lima"] * 2, "Lima") is None

@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from nll._bundle import answer_text
 from nll._errors import BadInput
 from nll.scores import BinaryDecisionReport, binary_decision_report
 from nll.trace import Trace
@@ -238,7 +239,7 @@ def _asked(
         stop=("\n",),
     )  # fmt: skip
     for one, many in zip(greedy, drawn, strict=True):
-        yield one[0].scored_text, [t.scored_text for t in many]
+        yield answer_text(one[0]), [answer_text(t) for t in many]
 
 
 def bias_by_subset(
