@@ -152,6 +152,13 @@ def test_an_impossible_answer_of_no_weight_adds_nothing() -> None:
     assert loss.item() == pytest.approx(0.2)
 
 
+def test_an_impossible_answer_is_pushed_as_its_advantage_says() -> None:
+    never, ref = [[-float("inf")]], [[-1.0]]
+    for reward, infinite in ((0.9, float("inf")), (0.55, -float("inf"))):
+        loss = a_lol_loss(never, ref, [reward], [0.5], variant="kl", kl_beta=0.1)
+        assert loss.item() == infinite
+
+
 def test_an_empty_answer_adds_nothing() -> None:
     both = weighted_bc_loss([torch.tensor([-1.0, -1.0]), torch.tensor([])], [0.5, 0.9])
     assert both.item() == pytest.approx(0.5)

@@ -138,3 +138,16 @@ def test_arguments() -> None:
     for function in (o.dpo_loss, o.rpo_loss):
         with pytest.raises(BadInput, match="beta must be positive"):
             function(*CHOSEN, *REJECTED, beta=0)
+
+
+def test_a_token_without_weight_does_not_count_however_impossible() -> None:
+    own = torch.tensor([[-math.inf, -1.0]], dtype=torch.float64, requires_grad=True)
+    pair = ([[-1.0]], [[-2.0]])
+    loss = o.cdpo_loss(*pair, own, [[-1.0, -0.5]], [[1.0, 0.0]])
+    loss.backward()
+    assert loss.item() == pytest.approx(math.log1p(math.exp(-1.5)))
+    assert own.grad is not None
+    assert own.grad.isfinite().all()
+    assert own.grad[0, 0] == 0
+    never = [[-math.inf, -1.0]]
+    assert o.cdpo_loss(*pair, never, never, [[0.0, 0.0]]).item() == 0

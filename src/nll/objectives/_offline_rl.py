@@ -165,7 +165,8 @@ def a_lol_loss(
             nll = -masked_sum(ratio * answers.logp, answers.mask, -1)
             loss = _times(answers.weight, nll)
         case "kl":
-            loss = _times(answers.weight, nll) + kl_beta * (-answers.ref.sum(-1) - nll)
+            # One factor of the nll, since an impossible answer would give inf - inf.
+            loss = _times(answers.weight - kl_beta, nll) - kl_beta * answers.ref.sum(-1)
     return reduce(loss, answers.keep, reduction)
 
 

@@ -153,7 +153,11 @@ def cdpo_loss(
     own = as_tokens(logp_r, mask_r, "logp_r")
     ref, scores = as_tokens(ref_r, mask_r, "ref_r"), as_tokens(scores_r, mask_r, "scores_r")
     same_tokens("logp_r", own, ref_r=ref, scores_r=scores)
-    weighted = (1 - scores.values.detach()) * (own.values - ref.values.detach())
+    weight, base = 1 - scores.values.detach(), ref.values.detach().to(own.values)
+    never = (own.values == -math.inf) & (base == -math.inf)
+    ratio = torch.where(never, -math.inf, own.values - base)
+    # s = 1 removes a token, also one that has become impossible
+    weighted = torch.where(weight != 0, weight * ratio, 0.0)
     margin, keep = _margin(chosen, Rows(weighted.sum(-1), own.mask.any(-1)))
     return reduce(-logsigmoid(gamma * margin), keep, reduction)
 
