@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nll._declare import Request
 from nll.models._capabilities import Capabilities, possible
@@ -33,7 +33,7 @@ def opener(name: str) -> Callable[..., LanguageModel] | None:
 
 
 def possible_of(
-    name: str | None, wanted: Sequence[Request], load: Callable[[], LanguageModel]
+    name: str | None, wanted: Sequence[Request], options: Mapping[str, Any]
 ) -> tuple[list[Request], LanguageModel | None]:
     """Of these scores, those that the model of this name can give (see `possible`), and the model
     if it had to be opened to know.
@@ -41,14 +41,16 @@ def possible_of(
     Models that are run here give all and are not opened; engines declare what they give without
     being started; a server is asked for a few tokens unless nothing is wanted that any could give,
     and what it was found to give need not be asked again.
+    options: as `nll.load` takes them.
     """
-    if name is None or opener(name) is None:
+    find = None if name is None else opener(name)
+    if find is None or name is None:
         return list(wanted), None
     engine = _OPENERS[name.partition(":")[0]].split(":")[0]
     held = getattr(import_module(f"nll.models.{engine}"), "CAPABILITIES", None)
     if held is not None:
         return possible(_Declared(held), wanted), None
-    model = load()
+    model = find(name, **options)
     return possible(model, wanted), model
 
 

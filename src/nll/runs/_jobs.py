@@ -22,7 +22,7 @@ from nll.runs._output import WRITERS, check_output
 from nll.runs._read import Columns, Row, input_files, read_rows
 from nll.runs._run import Job, Outcome, run, streamed, write_rejects
 from nll.runs._store import Say
-from nll.runs._task import ModelOptions, Opened, Task, load_model, opened
+from nll.runs._task import ModelOptions, Opened, Task, load_options, opened
 from nll.trace import Trace
 
 if TYPE_CHECKING:
@@ -242,7 +242,7 @@ def _task(
     kept: list[Request] = []
     model: LanguageModel | None = None
     if wanted:
-        kept, model = possible_of(options.model, wanted, lambda: load_model(options))
+        kept, model = possible_of(options.model, wanted, load_options(options))
     given = tuple(specs) if len(kept) == len(wanted) else tuple(r.label for r in kept)
     return Task(command, given, options, more, model)
 

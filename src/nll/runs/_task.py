@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import pyarrow as pa
 
@@ -92,8 +92,13 @@ class Task:
     def open(self) -> tuple[dict[str, object], int, Source]:
         """Load the models: all that decides the numbers, the pace of shards, and the source."""
         options, wanted = self.options, self.wanted
-        model = self.held or load_model(options)
-        reference = load_model(options, second=True) if options.reference else None
+        from nll import models
+
+        how = load_options(options)
+        model = self.held or models.load(options.model, **how)
+        reference = None
+        if options.reference:
+            reference = models.load(options.reference, **{**how, "revision": None})
         default = TOP_K if self.command in ("trace", "report") else 0
         fields = Fields(top_k=default if options.top_k is None else options.top_k)
         if self.command == "answer":
@@ -150,19 +155,13 @@ def opened(task: Task, cluster: Cluster | None, say: Say) -> Iterator[Opened]:
         yield Opened(*found, None)
 
 
-def load_model(options: ModelOptions, *, second: bool = False) -> LanguageModel:
-    """The model, or the second one."""
-    from nll import models
-
-    return models.load(
-        options.reference if second else options.model,
-        device=options.device,
-        dtype=options.dtype,
-        bos=options.bos,
-        revision=None if second else options.revision,
-        trust_remote_code=options.trust_remote_code,
-        batch_tokens=options.batch_tokens,
-    )
+def load_options(options: ModelOptions) -> dict[str, Any]:
+    """As `nll.load` takes them, for the first model."""
+    return {
+        "device": options.device, "dtype": options.dtype, "bos": options.bos,
+        "revision": options.revision, "trust_remote_code": options.trust_remote_code,
+        "batch_tokens": options.batch_tokens,
+    }  # fmt: skip
 
 
 def _pace(model: LanguageModel) -> int:
