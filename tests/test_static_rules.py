@@ -42,7 +42,7 @@ ARROWS: dict[str, set[str]] = {
     "testing": LOW | {"_declare", "kernels", "models"},
     "nn": {"_errors"},
     "objectives": {"_errors"},
-    "negatives": LOW | {"_declare", "models", "scores", "objectives"},
+    "negatives": LOW | {"_bundle", "_declare", "models", "scores", "objectives"},
     "training": LOW | {"models", "objectives", "scores"},
 }
 FACES = {"cli", "web", "serve", "__main__"}

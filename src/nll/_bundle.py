@@ -32,6 +32,13 @@ def answer_text(trace: Trace) -> str:
     return text.strip()
 
 
+def without_end(text: str) -> str:
+    """A model's text without the end-of-text token's string at its end."""
+    for token in END_TOKENS:
+        text = text.removesuffix(token)
+    return text
+
+
 @dataclass(frozen=True, slots=True)
 class Samples:
     """Answers to one prompt, kept together so that every sampling score reads stored data.

@@ -93,15 +93,16 @@ class Model:
 
 def test_asking_a_model():
     model = Model(
-        "He is a baker.\n\nHe is a painter.\nHe is a baker.\n", "1. Rome\n2) Oslo\n- Paris"
+        "He is a baker.\n\nHe is a painter.\nHe is a baker.\n",
+        "1. Rome\n2) Oslo\n- Paris<|im_end|>",
     )
-    found = invert_facts(model, [("Who?", "He is a poet."), ("Where?", "Paris")], n=2)
+    found = invert_facts(model, [("Who?", "He is a poet."), ("Where?", "Paris")], n=3)
     assert found[0] == Inverted("Who?", "He is a poet.", ("He is a baker.", "He is a painter."))
-    assert found[1].inverted == ("Rome", "Oslo")
+    assert found[1].inverted == ("Rome", "Oslo")  # the true answer is dropped, end token and all
     (message,) = model.asked[0]
     assert message["role"] == "user"
     assert "Question: Who?\nAnswer: He is a poet." in message["content"]
-    assert "2 other answers" in message["content"]
+    assert "3 other answers" in message["content"]
     assert (model.options["temperature"], model.options["max_new_tokens"]) == (0.9, 512)
     plain = Model("x")
     invert_facts(plain, [("q {a}", "b")], chat=False, instruction="{question}|{answer}|{n}")

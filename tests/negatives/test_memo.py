@@ -16,6 +16,7 @@ from nll.negatives import (
     memo_scores,
     ngram_overlap,
 )
+from nll.trace import Trace
 
 Q, A = "What does the kitty like to do?", "The kitty likes to memo."
 
@@ -155,6 +156,11 @@ def test_extraction_likelihood():
             bad()
 
 
+class Ending:
+    def generate(self, prompts, **_):
+        return [[Trace(logp=[-1.0], text="end<|endoftext|>")] for _ in prompts]
+
+
 def test_a_model_continues_its_prompts():
     model = nll.load("testing:bigram")
     said = greedy_continuations(model, max_new_tokens=6)(["the ", "a"])
@@ -162,5 +168,6 @@ def test_a_model_continues_its_prompts():
     want = [t.scored_text for (t,) in model.generate(["the ", "a"], max_new_tokens=6)]
     assert said == want
     assert all(0 < len(s) <= 6 for s in said)
+    assert greedy_continuations(Ending())(["the "]) == ["end"]
     found = memo_score("the ", "the the", greedy_continuations(model, max_new_tokens=6))
     assert 0 <= found.mean <= 1

@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
+from nll._bundle import without_end
 from nll._errors import BadInput
 from nll.models import LanguageModel
 from nll.trace import Fields
@@ -76,7 +77,7 @@ def invert_facts(
         prompts, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed, fields=Fields()
     )
     return [
-        Inverted(q, a, parse_inverted(trace.scored_text, a)[:n])
+        Inverted(q, a, parse_inverted(without_end(trace.scored_text), a)[:n])
         for (q, a), (trace,) in zip(held, said, strict=True)
     ]
 

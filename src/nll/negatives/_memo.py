@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple, TypeAlias
 
+from nll._bundle import without_end
 from nll._declare import Undefined
 from nll._errors import BadInput
 from nll.models import LanguageModel
@@ -143,7 +144,7 @@ def greedy_continuations(model: LanguageModel, *, max_new_tokens: int = 200) -> 
 
     def generate(prompts: list[str]) -> list[str]:
         answers = model.generate(prompts, max_new_tokens=max_new_tokens, fields=Fields())
-        return [trace.scored_text for (trace,) in answers]
+        return [without_end(trace.scored_text) for (trace,) in answers]
 
     return generate
 
