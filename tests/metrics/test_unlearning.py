@@ -119,3 +119,17 @@ def test_undefined() -> None:
 def test_bad_arguments(call: Any, message: str) -> None:
     with pytest.raises(BadInput, match=message):
         call()
+
+
+def test_answers_that_are_next_to_impossible() -> None:
+    inf = math.inf
+    right, wrong = [800.0, 1, inf, inf], [[1.0, 2], [inf, inf], [1, 2], [inf, inf]]
+    for average in ("geometric", "arithmetic"):
+        found = metrics.truth_ratio(right, wrong, average=average)
+        assert found[:3].tolist() == [inf, 0, inf]
+        assert math.isnan(found[3])
+    found = metrics.normalized_probability([800.0, 1, inf, inf], [[801.0], [inf], [1], [inf]])
+    assert found[:3] == pytest.approx([1 / (1 + math.exp(-1)), 1, 0])
+    assert math.isnan(found[3])
+    assert metrics.mean_truth_ratio([1e-320, inf, 0], of="forget") == 0
+    assert metrics.model_utility([1e-320, 1]) == 0

@@ -27,7 +27,7 @@ def normalized_probability(
     """(N,) probability of each answer, per token: `exp(-nll)`, in [0, 1], higher = better known.
 
     nll: (N,) mean nats per token of the right answers.   distractor_nll: (N, F) of wrong ones; the
-    result is then p / (p + sum of theirs). nan stays nan.
+    result is then p / (p + sum of theirs). nan stays nan, and is what 0 / 0 gives.
     Raises BadInput on other shapes. References: TOFU, arXiv 2401.06121.
 
     >>> normalized_probability([0.0, np.log(2)], [[0.0], [np.log(2)]])
@@ -38,7 +38,8 @@ def normalized_probability(
         out: Floats = np.exp(-right)
         return out
     wrong = _options(distractor_nll, right, "distractor_nll")
-    whole: Floats = np.exp(-right - logsumexp(np.column_stack([-right, -wrong]), axis=1))
+    with np.errstate(invalid="ignore"):
+        whole: Floats = np.exp(-right - logsumexp(np.column_stack([-right, -wrong]), axis=1))
     return whole
 
 
@@ -52,7 +53,7 @@ def truth_ratio(
 
     paraphrase_nll: (N,), perturbed_nll: (N, F), mean nats per token; p = exp(-nll).   average:
     `geometric` averages the losses (public code), `arithmetic` the probabilities (the paper).
-    0 or more; computed in logs. nan stays nan.
+    0 or more; computed in logs. nan stays nan, and is what 0 / 0 gives.
     Raises BadInput on other shapes. References: TOFU, arXiv 2401.06121, eq. 1.
 
     >>> truth_ratio([1.0], [[2.0, 3.0]]).round(4)
@@ -66,7 +67,9 @@ def truth_ratio(
         log_mean = logsumexp(-wrong, axis=1) - np.log(wrong.shape[1])
     else:
         raise BadInput(f"average must be geometric or arithmetic, not {average!r}")
-    out: Floats = np.exp(log_mean + right)
+    # a ratio past the largest float is inf
+    with np.errstate(over="ignore", invalid="ignore"):
+        out: Floats = np.exp(log_mean + right)
     return out
 
 
@@ -88,7 +91,7 @@ def mean_truth_ratio(ratio: npt.ArrayLike, *, of: Literal["forget", "retain"]) -
     if of == "retain":
         each = np.maximum(0, 1 - kept)
     else:
-        with np.errstate(divide="ignore"):
+        with np.errstate(divide="ignore", over="ignore"):
             each = np.minimum(kept, 1 / kept)
     return Measured(float(each.mean()), n=len(kept), dropped=len(r) - len(kept))
 
@@ -140,7 +143,9 @@ def model_utility(parts: Mapping[str, float] | Sequence[float]) -> float:
         return Undefined("the utility has no parts")
     if (values == 0).any():
         return Measured(0.0, n=len(values))
-    return Measured(float(len(values) / (1 / values).sum()), n=len(values))
+    with np.errstate(over="ignore"):
+        mean = len(values) / (1 / values).sum()
+    return Measured(float(mean), n=len(values))
 
 
 def _options(values: npt.ArrayLike, right: Floats, name: str) -> Floats:
