@@ -208,7 +208,7 @@ def log_ratios(
     ref_name = ref_name or f"ref_{name}"
     own = sequence_sums(logp, mask, name)
     if _are_sums(ref, ref_name):
-        base = as_tensor(ref, ref_name)
+        base = as_tensor(ref, ref_name).to(own.values.device)
         same_rows(**{name: own.values, ref_name: base})
         base = torch.where(own.keep, base, 0.0)
     else:

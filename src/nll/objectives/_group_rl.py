@@ -40,12 +40,12 @@ def grpo_advantages(reward: Values, group: Any = None, *, eps: float = 1e-6) -> 
     out = torch.zeros_like(gained)
     for name in torch.unique(ids):
         here = (ids == name) & ~gained.isnan()
-        # float64, since the rounding of a mean of equal numbers is no small part of eps in float32
-        r = gained[here].double()
+        r = gained[here]
         if len(r) == 1:
-            out[here] = (r / (1 + eps)).to(out)
+            out[here] = r / (1 + eps)
+        # Of equal rewards the mean is rounded, and in float32 that is no small part of eps.
         elif len(r) and r.min() < r.max():
-            out[here] = ((r - r.mean()) / (r.std() + eps)).to(out)
+            out[here] = (r - r.mean()) / (r.std() + eps)
     return out
 
 
