@@ -82,6 +82,7 @@ DIRECTION = {
     "min_k_plus_plus": ("member", foreign, expected),
     "min_k_prob": ("member", foreign, expected),
     "min_token_prob": ("certain", unsure, expected),
+    "mode_gap": ("greedy misses the mode", agreeing, (Samples([expected], greedy=unsure),)),
     "monte_carlo_probability": ("certain", unsure_answers, agreeing),
     "negative_likelihood": ("foreign", expected, foreign),
     "neighbourhood_score": ("member", (foreign, [foreign]), (expected, [foreign])),

@@ -26,7 +26,11 @@ def bundle(parts: dict[str, Any]) -> Bundle:
     """A bundle from {role: trace, a list of them, or {"drawn": [...], "greedy": ...}}."""
 
     def one(given: dict[str, Any]) -> Trace:
-        return build(given) if "logits" in given else Trace(**given)
+        if "logits" in given:
+            return build(given)
+        given = dict(given)
+        made = {"decoding": given.pop("decoding")} if "decoding" in given else {}
+        return Trace(**given, provenance=Provenance(**made))
 
     held: dict[str, Any] = {}
     for role, given in parts.items():

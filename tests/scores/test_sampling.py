@@ -16,6 +16,7 @@ from nll.scores import (
     consistency_and_confidence,
     exact_match_consistency,
     lexical_similarity,
+    mode_gap,
     monte_carlo_probability,
     pointwise_mutual_information,
     predictive_entropy,
@@ -24,7 +25,7 @@ from nll.scores import (
     variation_ratio,
     variation_ratio_original,
 )
-from nll.trace import Trace
+from nll.trace import Provenance, Trace
 
 MATRIX = np.array([[0, 0.2, 0.5, 0.9], [0.2, 0, 0.4, 0.7], [0.5, 0.4, 0, 0.3], [0.9, 0.7, 0.3, 0]])
 texts = st.lists(
@@ -70,6 +71,24 @@ def test_answers_without_their_text_cannot_be_compared():
     for score in (exact_match_consistency, cocoa, lexical_similarity, consistency_and_confidence):
         with pytest.raises(nll.MissingField, match="no text"):
             score(Samples([blank, blank], greedy=blank))
+
+
+def test_the_gap_to_the_mode_is_that_to_the_likeliest_whole_answer():
+    def answer(*logp, how="sampled", reason="stop"):
+        made = Provenance(decoding=how, finish_reason=reason)
+        return Trace(logp=list(logp), rank=[1] * len(logp), provenance=made)
+
+    greedy = answer(-1.0, -0.5, how="greedy")
+    drawn = [answer(-0.2, -0.3), answer(-3.0), answer(-0.1, reason="length")]
+    assert mode_gap(Samples(drawn, greedy=greedy)) == pytest.approx(1.0)
+    assert mode_gap(Samples(drawn[1:2], greedy=greedy)) == 0.0
+    assert "cut off" in mode_gap(Samples(drawn[2:], greedy=greedy)).reason
+    assert "no answer was drawn" in mode_gap(Samples([], greedy=greedy)).reason
+    cut = answer(-1.0, how="greedy", reason="length")
+    assert "greedy answer was cut off" in mode_gap(Samples(drawn, greedy=cut)).reason
+    assert "not decoded greedily" in mode_gap(Samples(drawn, greedy=drawn[0])).reason
+    with pytest.raises(nll.MissingField, match="no greedy answer"):
+        mode_gap(Samples(drawn))
 
 
 def test_too_few_outputs_are_undefined():

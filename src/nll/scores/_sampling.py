@@ -14,6 +14,7 @@ from nll._errors import BadInput, MissingField
 from nll.scores._common import INF, NO_TOKENS, known, mean, mean_of, total
 from nll.scores._distance import Distance, named_distance
 from nll.scores._semantic import no_answers
+from nll.scores._uncertainty import g_nll
 from nll.trace import Trace
 
 
@@ -217,6 +218,37 @@ def consistency_and_confidence(
         return spread
     p = _probability(_greedy(samples), normalize)
     return p if isinstance(p, Undefined) else p * (1.0 - spread)
+
+
+@score(
+    higher_means="greedy misses the mode",
+    reads=("logp",),
+    unit="nats",
+    range=(0.0, INF),
+    paper="2412.15176",
+    question="uncertainty",
+)
+def mode_gap(samples: Samples) -> float:
+    """G-NLL minus the nll of the likeliest answer seen: how far greedy is from the mode, at least.
+
+    0 when no drawn answer is likelier than the greedy one. Drawn answers that their length limit
+    cut off do not count, since their nll is that of a beginning. Undefined where `g_nll` is, when
+    the greedy answer was cut off, or no answer was drawn. Raises MissingField when the greedy
+    answer is not held.
+    """
+    greedy = _greedy(samples)
+    own = g_nll(greedy)
+    if isinstance(own, Undefined):
+        return own
+    if greedy.provenance.finish_reason == "length":
+        return Undefined("the greedy answer was cut off by its length limit")
+    if not any(t.n_scored for t in samples.drawn):
+        return no_answers(samples)
+    whole = [t for t in samples.drawn if t.provenance.finish_reason != "length"]
+    found = [v for t in whole if (v := total(-t.values("logp"))) == v]
+    if not found:
+        return Undefined("every drawn answer was cut off by its length limit")
+    return known(max(0.0, own - min(found)), "every answer has probability 0")
 
 
 def variation_ratio(outputs: Sequence[str], distance: str | Distance = "token_f1") -> float:
