@@ -255,6 +255,26 @@ def test_an_alternative_that_holds_a_stop_string_ends_there(model, greedy):
     assert perturb(model, "ab", greedy, 1, 1, end=[], stop=[piece], suffix_only=True).texts == [""]
 
 
+class Ending:
+    """A model that says "x" and ends."""
+
+    def generate(self, prompts, *, max_new_tokens, stop):
+        for prompt in prompts:
+            n = len(prompt)
+            yield [
+                Trace(logp=[-1] * 3, ids=[5, 6, 7], text=f"{prompt}x</s>", prompt_tokens=1,
+                      spans=[[0, n], [n, n + 1], [n + 1, n + 5]])
+            ]  # fmt: skip
+
+
+def test_an_end_token_is_no_part_of_a_perturbed_answer(greedy):
+    first = perturb(Ending(), "ab", greedy, 0, 1)
+    piece = nll.testing.ALPHABET[first.ids[0]]
+    assert first.texts == [piece + "x"]
+    assert perturb(Ending(), "ab", greedy, 0, 1, end=["s>", "</s>"]).texts == [piece + "x"]
+    assert perturb(Ending(), "ab", greedy, 0, 1, end=[""]).texts == [piece + "x</s>"]
+
+
 class Retokenizing:
     """A model whose tokenizer reads text back as other tokens."""
 

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 from nll import scores
+from nll._bundle import answer_text
 from nll.studies import Finding, Setting, run_study
 from nll.studies import _look_before_you_leap as inner
 from nll.studies._run_code import assertions, parses, share_passed
 from nll.testing import table_model
-from nll.trace import Fields
+from nll.trace import Fields, Trace
 
 CHECK = "def check(candidate):\n    assert candidate(2) == 4\n    assert candidate(3) == 9\n"
 
@@ -128,10 +129,33 @@ def test_one_input_is_measured_as_its_functions_say():
         texts = scores.perturb(model, "ab", greedy, at, 4, **limit).texts
         texts = [t.strip() for t in texts]
         assert got.values[f"{name} VR"] == scores.variation_ratio(texts, distance)
-        want = scores.variation_ratio_original(texts, greedy.scored_text.strip(), distance)
+        want = scores.variation_ratio_original(texts, answer_text(greedy), distance)
         assert got.values[f"{name} VRO"] == want
     assert len(got.values) == 13
     assert got.calls["Sample VRO"] == 6
+
+
+@pytest.mark.parametrize(
+    ("answer", "quality"),
+    [
+        ("    return 1", 1.0),
+        ("    return 1\n<|im_end|>", 1.0),
+        ("    return 2", 0.75),
+        (" return (", 0.0),
+    ],
+)
+def test_the_end_token_of_an_answer_is_no_code(answer, quality):
+    head = "def one():\n"
+    task = {
+        "prompt": head, "entry_point": "one",
+        "test": "def check(candidate):\n    assert candidate() == 1\n    assert candidate() > 0\n",
+    }  # fmt: skip
+    start = len(head)
+    greedy = Trace(
+        logp=[-1, -1], spans=[[0, start], [start, start + len(answer)]], text=head + answer,
+        prompt_tokens=1,
+    )  # fmt: skip
+    assert inner._quality(task, greedy) == quality
 
 
 def test_an_empty_answer_is_undefined():

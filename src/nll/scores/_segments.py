@@ -262,7 +262,8 @@ def perturb(
     max_new_tokens: how long a whole answer may be; by default as long as the given one where that
     was cut off (finish reason `length`), else 64.
     suffix_only: leave out what stands before the point, as the paper's code does.
-    end: strings of end-of-text tokens; as an alternative one gives the kept part alone.
+    end: strings of end-of-text tokens, which are no part of what an answer says; as an alternative
+    one gives the kept part alone.
 
     A local model goes on from the answer's own tokens. Another one continues text, so that the
     alternative is written out and tokenised again; so does a local one when the answer came from
@@ -302,7 +303,7 @@ def perturb(
             seen, meant = trace_on.field("ids")[: trace_on.prompt_tokens], [*chosen[:point]]
             meant.append(others[i])
             exact[i] = list(seen[len(seen) - len(meant) :]) == meant
-            texts[i] += trace_on.completion.text
+            texts[i] += _unended(trace_on.completion.text, end)
     if suffix_only:
         texts = [text[len(kept) :] for text in texts]
     return Perturbed(texts, others, exact)
@@ -316,6 +317,11 @@ def _same_tokens(model: _Generates, prompt: str, trace: Trace) -> TypeGuard[_Goe
         and model.provenance.tokenizer == trace.provenance.tokenizer
         and trace.text[:start] == prompt
     )
+
+
+def _unended(text: str, end: Sequence[str]) -> str:
+    found = [e for e in end if e and text.endswith(e)]
+    return text.removesuffix(max(found, key=len)) if found else text
 
 
 def _before(stop: Sequence[str], text: str) -> str:

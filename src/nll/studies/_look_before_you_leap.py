@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from nll import metrics, scores
-from nll._bundle import Samples
+from nll._bundle import Samples, answer_text, without_end
 from nll.scores._distance import Distance
 from nll.studies._common import auroc_finding, by_name, interval_figure
 from nll.studies._run_code import parses, share_passed
@@ -135,17 +135,22 @@ def _programs(setting: Setting) -> list[Measured]:
     points = ["Max-Ent"] if setting.quick else list(POINTS)
     rows = []
     for task, (greedy, *drawn) in zip(chosen, answers, strict=True):
-        program = task["prompt"] + greedy.scored_text
-        passed = share_passed(program, task["test"], task["entry_point"])
-        quality = 0.5 + 0.5 * passed if parses(program) else 0.0
         rows.append(
             _measure(
-                setting, task["prompt"], greedy, drawn, scores.token_f1_distance, quality, points,
-                limit, separators="line",
+                setting, task["prompt"], greedy, drawn, scores.token_f1_distance,
+                _quality(task, greedy), points, limit, separators="line",
             )
         )  # fmt: skip
         setting.say(f"look-before-you-leap: {len(rows)} of {len(chosen)} functions")
     return rows
+
+
+def _quality(task: Mapping[str, str], greedy: Trace) -> float:
+    """0 for what is no Python, else 0.5 and half the share of assertions that hold."""
+    program = task["prompt"] + without_end(greedy.scored_text)
+    if not parses(program):
+        return 0.0
+    return 0.5 + 0.5 * share_passed(program, task["test"], task["entry_point"])
 
 
 def _measure(
@@ -180,7 +185,7 @@ def _measure(
                 found = scores.perturb(setting.model, prompt, greedy, at, 4, **limit)
                 texts[at] = [t.strip() for t in found.texts]
             vr = scores.variation_ratio(texts[at], distance)
-            vro = scores.variation_ratio_original(texts[at], greedy.scored_text.strip(), distance)
+            vro = scores.variation_ratio_original(texts[at], answer_text(greedy), distance)
         values |= {f"{name} VR": vr, f"{name} VRO": vro}
         calls |= {f"{name} VR": 5, f"{name} VRO": 5}
     values["length of the answer"] = float(greedy.n_scored)
