@@ -56,7 +56,22 @@ def test_a_perfectly_calibrated_forecast() -> None:
     assert metrics.brier([1, 0], [1, 0]) == 0
 
 
-@pytest.mark.parametrize("metric", [metrics.ece, metrics.mce, metrics.brier])
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 39), st.integers(0, 1)), min_size=1, max_size=30))
+def test_log_loss_by_hand(items) -> None:
+    c, y = [i[0] / 40 for i in items], [i[1] for i in items]
+    want = -sum(math.log(p if right else 1 - p) for p, right in zip(c, y, strict=True)) / len(c)
+    assert metrics.log_loss(c, y) == pytest.approx(want, abs=1e-12)
+
+
+def test_log_loss_of_the_certain() -> None:
+    assert metrics.log_loss([1, 0], [1, 0]) == 0
+    assert math.copysign(1, metrics.log_loss([1, 0], [1, 0])) == 1
+    assert metrics.log_loss([1, 0.5], [0, 1]) == math.inf
+    assert metrics.log_loss([math.nan, 0.5], [0, 1]).dropped == 1
+
+
+@pytest.mark.parametrize("metric", [metrics.ece, metrics.mce, metrics.brier, metrics.log_loss])
 def test_refusals(metric) -> None:
     for wrong in (1.2, -0.1, math.inf):
         with pytest.raises(BadInput, match="item 1"):

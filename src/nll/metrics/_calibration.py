@@ -90,6 +90,19 @@ def brier(confidence: npt.ArrayLike, correct: npt.ArrayLike) -> float:
     return Measured(float(np.mean((c - y) ** 2)), n=len(c), dropped=dropped)
 
 
+def log_loss(confidence: npt.ArrayLike, correct: npt.ArrayLike) -> float:
+    """Mean of -ln of the confidence in what came true, nats; inf when one was certain and wrong.
+
+    nan without items.   Raises BadInput as `ece`.
+    """
+    c, y, dropped = _confidences(confidence, correct)
+    if not len(c):
+        return Undefined("no item has a confidence")
+    with np.errstate(divide="ignore"):
+        each = -np.where(y, np.log(c), np.log1p(-c))
+    return Measured(float(np.mean(each)) + 0.0, n=len(c), dropped=dropped)
+
+
 def to_confidence(
     score: npt.ArrayLike,
     kind: Kind = "negexp",
