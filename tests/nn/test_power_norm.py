@@ -236,6 +236,13 @@ def test_masked_batch_norm_is_batch_norm_on_the_real_tokens() -> None:
     assert torch.equal(mine(x, mask)[~mask], x[~mask])
 
 
+def test_masked_batch_norm_leaves_a_single_token_alone() -> None:
+    made, x = MaskedBatchNorm(2), torch.tensor([[[1.0, 2.0]]])
+    assert torch.equal(made(x), x)
+    assert torch.equal(made(x, torch.ones(1, 1)), x)
+    assert int(made.num_batches_tracked) == 0
+
+
 def test_drift() -> None:
     made = layer()
     made.psi2.copy_(f64([1.0, 7.0]))

@@ -10,12 +10,18 @@ from nll.nn._power_norm import PowerNorm
 
 
 class MaskedBatchNorm(nn.BatchNorm1d):
-    """torch.nn.BatchNorm1d over the real tokens of (..., C); padding comes out as it went in."""
+    """torch.nn.BatchNorm1d over the real tokens of (..., C); padding comes out as it went in.
+
+    In training a batch of fewer than two real tokens, which has no variance, does too.
+    """
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """(..., C) normalised. Raises BadInput for a mask of another shape."""
         if mask is None:
-            return super().forward(x.reshape(-1, x.shape[-1])).reshape(x.shape)
+            rows = x.reshape(-1, x.shape[-1])
+            if len(rows) < 2 and self.training:
+                return x
+            return super().forward(rows).reshape(x.shape)
         if mask.shape != x.shape[:-1]:
             raise BadInput(f"mask has shape {tuple(mask.shape)}, tokens {tuple(x.shape[:-1])}")
         keep = mask.bool()
