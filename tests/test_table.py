@@ -104,6 +104,10 @@ def test_all_is_every_text_score_that_one_plain_trace_gives():
     assert names == alone - experimental - {"binoculars"}
     assert {"mean_nll", "lrr"} <= names - set(reasons(table))
     assert "not decoded greedily" in reasons(table)["g_nll"]
+    assert table.column_names[2:4] == ["mean_nll", "perplexity"]
+    order = [nll.declarations()[n].question for n in table.column_names[4:-1]]
+    assert list(dict.fromkeys(order)) == ["uncertainty", "membership", "machine_text", "ood",
+                                          "selection"]  # fmt: skip
 
 
 def test_all_leaves_undefined_what_a_trace_cannot_give():

@@ -197,6 +197,11 @@ class Request:
 
 ALL: Final = "all"
 _SHOWN_FIRST: Final = ("mean_nll", "perplexity")
+# The order in which people look for them; a question that is not here comes after.
+_QUESTIONS: Final = (
+    "surprisal", "uncertainty", "membership", "machine_text", "ood", "reasoning", "selection",
+    "bias",
+)  # fmt: skip
 TWO_MODELS: Final = frozenset({"cross_mean", "cross_var"})
 
 
@@ -219,6 +224,12 @@ def requests(specs: str | Callable[..., Any] | Any) -> list[Request]:
     return list(out.values())
 
 
+def question_place(declaration: Declaration) -> int:
+    """Where a score's question stands among the others, for lists that people read."""
+    question = declaration.question
+    return _QUESTIONS.index(question) if question in _QUESTIONS else len(_QUESTIONS)
+
+
 def _expand(spec: Any) -> list[Request]:
     if isinstance(spec, str) and spec.strip() == ALL:
         found = [
@@ -230,7 +241,9 @@ def _expand(spec: Any) -> list[Request]:
             and not d.experimental
             and not TWO_MODELS & set(d.reads)
         ]
-        return sorted(found, key=lambda r: r.label not in _SHOWN_FIRST)
+        return sorted(
+            found, key=lambda r: (r.label not in _SHOWN_FIRST, question_place(r.declaration))
+        )
     if isinstance(spec, Request):
         return [spec]
     if callable(spec):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -56,13 +57,14 @@ def show_table(table: pa.Table) -> None:
 
 def show_scores(as_json: bool) -> None:
     """Every declared score with what it takes, direction, unit, needs and paper."""
-    from nll._declare import declarations
+    from nll._declare import declarations, question_place
 
     rows: list[dict[str, Any]] = [
         {
             "name": d.name,
             "higher_means": d.higher_means,
             "unit": d.unit,
+            "range": [end if math.isfinite(end) else None for end in d.range],
             "takes": list(d.takes),
             "needs": list(d.reads),
             "parameters": d.parameters,
@@ -72,11 +74,17 @@ def show_scores(as_json: bool) -> None:
             "experimental": d.experimental,
             "summary": d.summary,
         }
-        for d in sorted(declarations().values(), key=lambda d: (d.question, d.name))
+        for d in sorted(declarations().values(), key=lambda d: (question_place(d), d.name))
     ]
     if as_json:
         sys.stdout.write(json.dumps(rows, indent=2, ensure_ascii=False, default=str) + "\n")
         return
+    _print(_short_list(rows) if sys.stdout.isatty() else _long_list(rows))
+    if sys.stdout.isatty():
+        say("options, units, needs and papers: nll scores --json, or piped into a file")
+
+
+def _long_list(rows: list[dict[str, Any]]) -> Any:
     from rich.table import Table
 
     shown = Table(box=None, header_style="bold", pad_edge=False)
@@ -88,7 +96,24 @@ def show_scores(as_json: bool) -> None:
         takes, needs = ", ".join(r["takes"]), ", ".join(r["needs"])
         cells = (name, takes, r["higher_means"], r["unit"], needs, r["paper"])
         shown.add_row(*(_text(str(c)) for c in (*cells, r["summary"])))
-    _print(shown)
+    return shown
+
+
+def _short_list(rows: list[dict[str, Any]]) -> Any:
+    """What fits on a terminal, under a heading for each question."""
+    from rich.table import Table
+
+    shown = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("score", "higher means", "what it is"):
+        shown.add_column(name, overflow="fold")
+    for question in dict.fromkeys(r["question"] for r in rows):
+        shown.add_row(_text(""))
+        shown.add_row(_text(question.replace("_", " ").upper()))
+        for r in rows:
+            if r["question"] == question:
+                cells = (r["name"], r["higher_means"], r["summary"].replace("`", ""))
+                shown.add_row(*map(_text, cells))
+    return shown
 
 
 def _cells(table: pa.Table) -> list[list[str]]:
