@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nll import metrics, scores
+from nll._bundle import answer_text
 from nll._errors import BadText
 from nll.models import LanguageModel
 from nll.scores import LabelReadout
@@ -289,8 +290,7 @@ def _open_answers(setting: Setting, rows: Sequence[Mapping[str, str]]) -> Iterat
     greedy = setting.model.generate(prompts, **asked)
     drawn = setting.model.generate(prompts, n=5, temperature=0.7, seed=setting.seed, **asked)
     for row, (one,), many in zip(rows, greedy, drawn, strict=True):
-        texts = [one.scored_text, *(t.scored_text for t in many)]
-        said = [t.strip().rstrip(".").strip() for t in texts]
+        said = [answer_text(t).rstrip(".").strip() for t in (one, *many)]
         names = row["capitals"].split("|")
         right = next((n for n in names if says(said[0], n)), names[0])
         yield said[0], knowledge_of(said[0], said[1:], right)
