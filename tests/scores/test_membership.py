@@ -90,6 +90,9 @@ def test_zlib_measures_the_answer_in_bytes_of_utf8():
     answer = Trace(logp=[-1.0, -3.0], text=text, spans=[[0, 5], [5, 8]], prompt_tokens=1)
     assert scores.zlib_score(answer) == -3.0 / len(zlib.compress(text[5:].encode()))
     assert "does not hold its text" in scores.zlib_score(Trace(logp=[-1.0])).reason
+    unknown = Trace(logp=[-1.0, -3.0], text=text, prompt_tokens=1)
+    assert "without spans" in scores.zlib_score(unknown).reason
+    assert scores.zlib_score(unknown, text="ab") == -3.0 / len(zlib.compress(b"ab"))
 
 
 def test_surp_takes_only_unlikely_tokens_met_with_confidence():

@@ -104,6 +104,8 @@ def zlib_score(trace: Trace, *, text: str | None = None) -> float:
     if isinstance(scored, Undefined):
         return scored
     if text is None:
+        if trace.prompt_tokens and trace.spans is None:
+            return Undefined("without spans the text cannot be told from its prompt; pass text=")
         text = trace.scored_text
         if not text:
             return Undefined("the trace does not hold its text; pass it as text=")
