@@ -136,7 +136,7 @@ class TestBrowser:
         page.click("#send")
         page.wait_for_selector(".side h3:has-text('First text')")
         assert page.locator(".side >> nth=0 >> .tok.prompt").count() == 4
-        assert page.locator("#scores thead th").all_inner_texts()[-1] == "difference"
+        assert page.locator("#scores thead th").all_inner_texts()[-1] == "second − first"
 
     def test_23_hostile_text_stays_text(self, opened: Opened) -> None:
         page = opened.page

@@ -144,6 +144,23 @@ def test_alternatives_without_a_string_show_their_id() -> None:
     assert "#1" in strings
 
 
+def test_a_character_of_several_tokens_stands_at_the_first() -> None:
+    # A letter, a character of three tokens, one of two that the second shares with a letter.
+    parts = trace(("a", "b", "c", "d", "e", "f"))
+    spans = np.array([[0, 1], [1, 2], [1, 2], [1, 2], [2, 3], [2, 4]])
+    one = dataclasses.replace(parts, text="a\u4f60\u00e9z", spans=spans)
+    page = Page(report_html([one], table([one]), title="t"))
+    strings = page.island("data")["strings"]
+    assert [strings[i] for i in page.island("data-0")["s"]] == [
+        "a",
+        "\u4f60",
+        "",
+        "",
+        "\u00e9",
+        "z",
+    ]
+
+
 def test_table_explains_columns_and_undefined_values(source: str) -> None:
     assert source.count("<td") == 3 * 5
     assert 'title="What &lt;b&gt;min_k&lt;/b&gt; is."' in source

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from nll.web import write_report
@@ -85,6 +87,24 @@ def measure(page: Any, name: str) -> None:
 def names(page: Any) -> list[str]:
     found: list[str] = page.locator("#table tbody th a").all_text_contents()
     return found
+
+
+def test_a_character_of_several_tokens_is_shown_once(browser: Any, tmp_path: Path) -> None:
+    parts = trace(("a", "b", "c", "d"))
+    spans = np.array([[0, 1], [1, 2], [1, 2], [2, 3]])
+    one = dataclasses.replace(parts, text="a\u4f60z", spans=spans)
+    path = tmp_path / "report.html"
+    write_report(path, [one], table([one]), title="t")
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.goto(path.as_uri())
+    tokens = page.locator("#text-0 .tok")
+    tokens.nth(2).hover()
+    assert tokens.all_text_contents() == ["a", "\u4f60", "", "z"]
+    assert tokens.nth(2).bounding_box()["width"] > 4
+    assert "goes on" in str(tokens.nth(2).get_attribute("aria-label"))
+    assert page.inner_text("#panel .word") == "\u4f60"
+    assert "Token 2 of the 2" in page.inner_text("#panel")
+    page.close()
 
 
 def test_switching_the_measure_recolours_tokens(watched: Watched) -> None:

@@ -165,6 +165,8 @@ def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
+        if first["type"] == "json_invalid":
+            return Json(error_body(400, "the body is not JSON", "invalid_json"), 400)
         where = ".".join(str(p) for p in first["loc"] if p != "body")[:200]
         said = str(first["msg"])[:500]
         message = f"{where}: {said}" if where else said

@@ -129,7 +129,7 @@ def _score(table: pa.Table, name: str, why: Callable[[int], Mapping[str, str]]) 
     return Column(
         label=visible(name),
         cells=Cells(numbers, lambda i: why(i).get(name, "not defined for this text")),
-        summary=visible(str(meta.get("summary") or "")),
+        summary=visible(str(meta.get("summary") or "").replace("`", "")),
         higher=visible(str(meta.get("higher_means") or "")),
         unit=visible(str(meta.get("unit") or "")),
         range=_range(meta.get("range")),

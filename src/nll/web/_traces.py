@@ -35,6 +35,7 @@ def alternatives_kept(tokens: int) -> int:
 def packed(trace: Trace, strings: Strings, k: int) -> dict[str, Any]:
     """One text: `s` strings, `l` nll, `h` entropy, `r` rank, `p` prompt tokens, and alternatives.
 
+    `s[t]` is the empty string where token t only goes on with a character that began before it.
     `a[t]` is string, probability (1/10,000ths), string, probability, ... of token t's alternatives
     and `m[t]` the place of token t itself among them, or -1. Null where there is no value.
     """
@@ -104,10 +105,18 @@ def _floats(values: Array) -> list[float | str | None]:
 
 
 def _token_strings(trace: Trace) -> Iterable[str]:
+    """What stands at each token. Characters that several tokens make up stand at the first of them
+    and the others have the empty string, so that all together are the text."""
     ids = [] if trace.ids is None else trace.ids.tolist()
+    spans = [] if trace.spans is None else trace.spans.tolist()
+    upto = 0
     for t in range(len(trace)):
-        known = trace.vocab.get(ids[t], f"#{ids[t]}") if ids else f"[{t + 1}]"
-        yield trace.token_text(t) or known
+        start, end = spans[t] if spans else (0, 0)
+        if start < end:
+            yield trace.text[max(start, upto) : end]
+            upto = max(upto, end)
+        else:
+            yield trace.vocab.get(ids[t], f"#{ids[t]}") if ids else f"[{t + 1}]"
 
 
 def _alternatives(

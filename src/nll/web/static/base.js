@@ -26,6 +26,32 @@ const Nll = {
     return line.replace("-", "−");
   },
 
+  // A token's string where it is told: white space made visible, and a sign for one that only goes on
+  // with the character before it.
+  worded: (s) => (s === "" ? "⋯" : s.replace(/\n/g, "⏎").replace(/\t/g, "⇥").replace(/^ +| +$/g, (m) => "␣".repeat(m.length))),
+
+  // How many tokens make up the characters at token i: [place of i among them from 1, their number].
+  share(strings, places, i) {
+    let first = i;
+    while (first > 0 && strings[places[first]] === "") first -= 1;
+    let last = i;
+    while (last + 1 < places.length && strings[places[last + 1]] === "") last += 1;
+    return [i - first + 1, last - first + 1];
+  },
+
+  // White space is marked by style, so that a copied text is the text.
+  fill(token, s) {
+    const blank = s.trim() === "";
+    token.classList.toggle("eol", s.endsWith("\n"));
+    token.classList.toggle("more", s === "");
+    for (const part of s.replace(/^ (?=\S)/, "").split(/(\n|\t| )/)) {
+      if (part === "\n") token.append(Nll.make("span", { class: "nl" }, "\n"));
+      else if (part === "\t") token.append(Nll.make("span", { class: "tab" }, "\t"));
+      else if (part === " " && blank) token.append(Nll.make("span", { class: "sp" }, " "));
+      else if (part) token.append(part);
+    }
+  },
+
   percent(p) {
     if (p <= 0 || p === 1) return `${p > 0 ? 100 : 0}%`;
     if (p < 1e-4) return "< 0.01%";

@@ -2,7 +2,7 @@
 // Texts as heat maps, the panel about one token, and what fills the plots.
 (() => {
   if (!NllTable) return;
-  const { at, read, make, announce, short, percent } = Nll;
+  const { at, read, make, announce, short, percent, worded, share, fill } = Nll;
   const { table, rows, heads, valueOf } = NllTable;
   const page = read("data");
   const panel = at("panel");
@@ -51,10 +51,9 @@
   };
 
   const stateOf = (text, i) => (i < text.p ? "prompt" : Number.isNaN(text.l[i]) ? "none" : "scored");
-  const worded = (s) => s.replace(/\n/g, "⏎").replace(/\t/g, "⇥").replace(/^ +| +$/g, (m) => "␣".repeat(m.length));
 
   const label = (text, i) => {
-    const parts = [worded(page.strings[text.s[i]])];
+    const parts = [page.strings[text.s[i]] === "" ? "goes on with the character before" : worded(page.strings[text.s[i]])];
     const state = stateOf(text, i);
     if (state === "prompt") parts.push("prompt, not scored");
     if (state === "none") parts.push("no prediction");
@@ -74,18 +73,6 @@
     } else {
       token.classList.remove("none");
       token.dataset.step = step(value, edges);
-    }
-  };
-
-  // White space is marked by style, so that a copied text is the text.
-  const fill = (token, s) => {
-    const blank = s.trim() === "";
-    token.classList.toggle("eol", s.endsWith("\n"));
-    for (const part of s.replace(/^ (?=\S)/, "").split(/(\n|\t| )/)) {
-      if (part === "\n") token.append(make("span", { class: "nl" }, "\n"));
-      else if (part === "\t") token.append(make("span", { class: "tab" }, "\t"));
-      else if (part === " " && blank) token.append(make("span", { class: "sp" }, " "));
-      else if (part) token.append(part);
     }
   };
 
@@ -201,10 +188,12 @@
     const letGo = make("button", { type: "button", class: "close" }, held ? "Unpin" : "Close");
     letGo.addEventListener("click", release);
     const alts = alternatives(text, i);
+    const [place, number] = share(page.strings, text.s, i);
     panel.replaceChildren(
       make("div", { class: "which" }, make("p", { class: "small" },
         `Token ${short(i + 1)} of ${short(text.s.length)} in `, make("bdi", {}, text.name)), letGo),
-      make("p", { class: "word" }, make("bdi", {}, worded(page.strings[text.s[i]]))),
+      make("p", { class: "word" }, make("bdi", {}, worded(page.strings[text.s[i - place + 1]]))),
+      ...(number > 1 ? [make("p", { class: "small" }, `Token ${place} of the ${number} that make up this character.`)] : []),
       ...(state === "prompt" ? [make("p", { class: "small" }, "Part of the prompt: read, not scored.")] : []),
       ...(state === "none" ? [make("p", { class: "small" }, "The model made no prediction here.")] : []),
       facts,

@@ -1,7 +1,7 @@
 "use strict";
 // The served page: a form, one or two texts as heat maps, the panel about one token, the scores.
 (() => {
-  const { at, make, announce, short, percent } = Nll;
+  const { at, make, announce, short, percent, worded, share, fill } = Nll;
   const form = at("form");
   const panel = at("panel");
   const status = at("status");
@@ -76,10 +76,9 @@
 
   const numbers = (list) => list && list.map((v) => (v === null ? NaN : Number(v)));
   const stateOf = (side, i) => (i < side.p ? "prompt" : Number.isNaN(side.l[i]) ? "none" : "scored");
-  const worded = (s) => s.replace(/\n/g, "⏎").replace(/\t/g, "⇥").replace(/^ +| +$/g, (m) => "␣".repeat(m.length));
 
   const label = (side, i) => {
-    const parts = [worded(strings[side.s[i]])];
+    const parts = [strings[side.s[i]] === "" ? "goes on with the character before" : worded(strings[side.s[i]])];
     if (stateOf(side, i) === "prompt") parts.push("prompt, not scored");
     if (Number.isNaN(side.l[i])) parts.push("no prediction");
     else parts.push(`nll ${short(side.l[i])} nats`, `probability ${percent(Math.exp(-side.l[i]))}`, `rank ${short(side.r[i])}`);
@@ -96,18 +95,6 @@
     else {
       const found = edges.findIndex((edge) => value < edge);
       token.dataset.step = found < 0 ? edges.length : found;
-    }
-  };
-
-  // White space is marked by style, so that a copied text is the text.
-  const fill = (token, s) => {
-    const blank = s.trim() === "";
-    token.classList.toggle("eol", s.endsWith("\n"));
-    for (const part of s.replace(/^ (?=\S)/, "").split(/(\n|\t| )/)) {
-      if (part === "\n") token.append(make("span", { class: "nl" }, "\n"));
-      else if (part === "\t") token.append(make("span", { class: "tab" }, "\t"));
-      else if (part === " " && blank) token.append(make("span", { class: "sp" }, " "));
-      else if (part) token.append(part);
     }
   };
 
@@ -167,10 +154,12 @@
     fact("entropy", short(side.h[i]), !Number.isNaN(side.h[i]) && "nats");
     const letGo = make("button", { type: "button", class: "close" }, pinned ? "Unpin" : "Close");
     letGo.addEventListener("click", release);
+    const [part, number] = share(strings, side.s, i);
     panel.replaceChildren(
       make("div", { class: "which" }, make("p", { class: "small" },
         `Token ${short(i + 1)} of ${short(side.s.length)} in `, make("bdi", {}, side.name)), letGo),
-      make("p", { class: "word" }, make("bdi", {}, worded(strings[side.s[i]]))),
+      make("p", { class: "word" }, make("bdi", {}, worded(strings[side.s[i - part + 1]]))),
+      ...(number > 1 ? [make("p", { class: "small" }, `Token ${part} of the ${number} that make up this character.`)] : []),
       ...(stateOf(side, i) === "prompt" ? [make("p", { class: "small" }, "Part of the prompt: read, not scored.")] : []),
       facts, make("h3", {}, "Most likely here"), alternatives(side, i));
     panel.classList.toggle("pinned", pinned);
@@ -241,7 +230,7 @@
     const two = names.length === 2;
     const head = make("tr", {}, make("th", { scope: "col", class: "name" }, "score"),
       ...names.map((name) => make("th", { scope: "col" }, make("bdi", {}, name))),
-      ...(two ? [make("th", { scope: "col" }, "difference")] : []));
+      ...(two ? [make("th", { scope: "col" }, "second − first")] : []));
     const body = columns.map((c) => {
       const means = c.higher ? `Higher means ${c.higher}. ` : "";
       const line = make("tr", {}, make("th", { scope: "row" }, c.label, make("small", {}, `${means}${c.summary}`)), ...c.cells.map(cell));
@@ -267,6 +256,8 @@
     panel.classList.remove("full", "pinned");
     at("result").hidden = false;
     drawScale();
+    // On a small screen the answer would stand below what one sees.
+    if (at("texts").getBoundingClientRect().top > innerHeight * 0.8) at("result").scrollIntoView({ block: "start" });
     const scored = answer.sides.filter((s) => !s.rejected);
     announce(`${scored.length} of ${built.length} read. ${scored.map((s) => `${s.name}: mean nll ${s.mean} nats`).join(". ")}`);
   };
