@@ -12,11 +12,18 @@ import sys
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import hypothesis.extra.numpy as hnp
 import numpy as np
 import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 import nll
 from nll import BadInput, BadModel, Fields, MissingExtra, Rejected
+from nll.models._decode import _allowed
+from nll.models._how import How
+from nll.models._llama_cpp_answers import allowed
 from nll.testing import ALPHABET, bigram_table, character_tokenizer, characters, table_model
 
 TABLE = bigram_table()
@@ -144,7 +151,8 @@ class FakeLlama:
     def __init__(self, path: str, **options: Any):
         assert options["logits_all"], "without it, all rows but the last hold nothing"
         self.metadata = {"tokenizer.ggml.add_bos_token": "false"}
-        self.scores = np.zeros((0, 36), np.float32)
+        self.scores = np.zeros((64, 36), np.float32)
+        self.n_tokens = 0
 
     def n_ctx(self) -> int:
         return 64
@@ -158,11 +166,14 @@ class FakeLlama:
     def tokenize(self, raw: bytes, add_bos: bool, special: bool) -> list[int]:
         return [1] * add_bos + characters(raw.decode())
 
-    def detokenize(self, ids: list[int]) -> bytes:
+    def token_eos(self) -> int:
+        return 35
+
+    def detokenize(self, ids: list[int], special: bool = False) -> bytes:
         return "".join(ALPHABET[i] if i < 35 else "~" for i in ids).encode()
 
     def reset(self) -> None:
-        self.scores = np.zeros((0, 36), np.float32)
+        self.n_tokens = 0
 
     def eval(self, ids: list[int]) -> None:
         rows = TABLE[ids].astype(np.float32) + 3  # logits, not log-probs
@@ -170,7 +181,8 @@ class FakeLlama:
             rows = np.vstack([rows[-1:], rows[:-1]])
         if self.fault == "empty":
             rows[:-1] = 0
-        self.scores = rows
+        self.scores[self.n_tokens : self.n_tokens + len(ids)] = rows
+        self.n_tokens += len(ids)
 
 
 @pytest.fixture
@@ -200,6 +212,47 @@ def test_check_01_llama_cpp_gives_every_field_of_the_local_model(gguf: Any, bos:
     }  # fmt: skip
 
 
+def test_llama_cpp_writes_the_answers_of_the_local_model(gguf: Any) -> None:
+    ours, theirs = table_model(TABLE, bos="none"), nll.load(gguf.name)
+    options: dict[str, Any] = {"max_new_tokens": 8, "n": 3, "temperature": 0.7, "greedy": True}
+    fields = Fields(top_k=2, betas=(0.5,))
+    (a,), (b,) = (list(m.generate(["say, "], fields=fields, **options)) for m in (ours, theirs))
+    assert [t.provenance.decoding for t in b] == ["greedy", "sampled", "sampled", "sampled"]
+    assert len({t.text for t in b[1:]}) > 1
+    assert a[0].text == b[0].text
+    for name in ("ids", "spans", "logp", "entropy", "rank", "top_ids", "top_logp", "lse_at"):
+        x, y = getattr(a[0], name), getattr(b[0], name)
+        np.testing.assert_allclose(x, y, atol=1e-4, rtol=1e-4, err_msg=name)
+    for answer in b:  # written or read, an answer has the same numbers
+        text = answer.text[: len(answer.text) - answer.text.endswith("~")]
+        (again,) = theirs.trace([("say, ", text[5:])], fields=fields)
+        n = len(again.ids)
+        np.testing.assert_allclose(answer.logp[:n], again.logp, atol=1e-5)
+    (same,) = theirs.generate(["say, "], fields=fields, **options)
+    assert [t.text for t in same] == [t.text for t in b]
+    (cut,) = theirs.generate(["say, "], stop=[a[0].text[7:8]], max_new_tokens=8)
+    assert cut[0].text == a[0].text[: 5 + a[0].text[5:].find(a[0].text[7:8])]
+    assert cut[0].provenance.finish_reason == "stop"
+
+
+@given(
+    hnp.arrays(np.float32, 12, elements=st.floats(-20, 20, width=32)),
+    st.floats(0.1, 5), st.floats(0.05, 1), st.integers(0, 14),
+)  # fmt: skip
+def test_llama_cpp_draws_from_what_the_local_model_draws_from(row, temperature, top_p, k) -> None:
+    how = How(1, 1, temperature, top_p, k, (), Fields())
+    theirs = _allowed(torch.from_numpy(row)[None], how)[0].numpy()
+    mine = allowed(row, how)
+    assert np.isclose(mine.sum(), 1)
+    assert mine[row.argmax()] > 0
+    both = (mine > 0) & (theirs > 0)
+    # Ties may be cut at another place; what both keep keeps its proportions.
+    assert abs(int((mine > 0).sum()) - int((theirs > 0).sum())) <= 1
+    np.testing.assert_allclose(
+        mine[both] / mine[both].sum(), theirs[both] / theirs[both].sum(), rtol=1e-6
+    )
+
+
 @pytest.mark.parametrize(("fault", "match"), [("late", "late|other"), ("empty", "other logits")])
 def test_rows_of_logits_that_are_not_the_right_ones_are_found(gguf: Any, fault, match) -> None:
     gguf.engine.fault = fault
@@ -212,8 +265,11 @@ def test_llama_cpp_says_what_it_cannot_do(gguf: Any) -> None:
     rejected: list[Rejected] = []
     assert len(list(model.trace(["ok", "", "a" * 99], on_reject=rejected.append))) == 1
     assert [(r.index, r.reason) for r in rejected] == [(1, "empty"), (2, "too_long")]
-    with pytest.raises(BadInput, match="llama-server"):
-        model.generate(["x"])
+    with pytest.raises(BadInput, match="cannot give boundary"):
+        model.generate(["x"], fields=Fields(boundary=True))
+    chat = [{"role": "user", "content": "hello"}]
+    assert list(model.generate([chat, "a" * 60], on_reject=rejected.append)) == []
+    assert [(r.index, r.reason) for r in rejected[2:]] == [(0, "chat"), (1, "too_long")]
     with pytest.raises(BadInput, match="no such file"):
         nll.load("llamacpp:none.gguf")
     with pytest.raises(BadInput, match="dtype is not for"):

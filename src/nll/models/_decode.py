@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,21 +11,11 @@ import torch
 from nll import kernels
 from nll.models._continue import Continued
 from nll.models._how import How
+from nll.models._written import Answer, stopped
 from nll.trace import Array, Fields
 
 if TYPE_CHECKING:
     from nll.models._engine import LocalModel
-
-
-@dataclass(slots=True)
-class Answer:
-    """One answer as it grows, with what is known of each of its tokens."""
-
-    prompt: int
-    greedy: bool
-    tokens: list[int] = field(default_factory=list)
-    values: dict[str, list[Array]] = field(default_factory=dict)
-    ended: bool = False
 
 
 def decode(
@@ -74,10 +63,8 @@ def decoding(
         kept = []
         for at, row in enumerate(live):
             answer = answers[row]
-            answer.tokens.append(int(chosen[at]))
-            for name, value in found.items():
-                answer.values.setdefault(name, []).append(value[at])
-            answer.ended = answer.tokens[-1] in stops or _stopped(hf, answer.tokens, how.stop)
+            answer.add(int(chosen[at]), {name: value[at] for name, value in found.items()})
+            answer.ended = answer.tokens[-1] in stops or stopped(hf, answer.tokens, how.stop)
             if not answer.ended:
                 kept.append(at)
         yield grouped
@@ -168,10 +155,3 @@ def end_ids(model: LocalModel) -> set[int]:
     own = model.tokenizer.hf.eos_token_id
     out = {own} if own is not None else set()
     return out | set(ends if isinstance(ends, list) else [ends] if ends is not None else [])
-
-
-def _stopped(hf: Any, tokens: list[int], stop: tuple[str, ...]) -> bool:
-    if not stop:
-        return False
-    text = hf.decode(tokens, clean_up_tokenization_spaces=False)
-    return any(s in text for s in stop)

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 
 from nll._errors import BadInput, BadText
-from nll.models._decode import Answer, decode
-from nll.models._encode import Encoded, piece_spans, render
+from nll.models._decode import decode
+from nll.models._encode import Encoded, render
 from nll.models._how import How
 from nll.models._protocol import OnReject
-from nll.trace import PAST_END, Array, Rejected, Text, TextLike, Trace
+from nll.models._written import Answer, written
+from nll.trace import Rejected, Text, TextLike, Trace
 
 if TYPE_CHECKING:
     from nll.models._engine import LocalModel
@@ -132,30 +133,9 @@ def _read(model: LocalModel, prompt: Encoded, how: How) -> list[int]:
 def _trace(
     model: LocalModel, prompt: Encoded, answer: Answer, how: How, seed: tuple[int, int]
 ) -> Trace:
-    """An answer with its prompt, of whose tokens nothing is known but that they were read."""
-    tokenizer, fields = model.tokenizer, how.fields
-    tokens, pieces, reason = _finish(model, answer.tokens, answer.ended, how.stop)
-    held: dict[str, Any] = {
-        k: _after(np.stack(v)[: len(tokens)], len(prompt.ids), past_end=k in PAST_END)
-        for k, v in answer.values.items()
-    }
-    ids = np.concatenate([prompt.ids, np.array(tokens, np.int64)])
-    spans = np.concatenate([
-        prompt.spans, np.asarray(pieces, np.int32).reshape(-1, 2) + len(prompt.text)
-    ])  # fmt: skip
-    known = np.concatenate([ids, held["top_ids"].ravel()] if fields.top_k else [ids])
-    sampling = {} if answer.greedy else {
-        **how.sampling, "seed": list(seed)
-    }  # fmt: skip
-    return Trace(
-        ids=ids, spans=spans, betas=fields.betas, prompt_tokens=len(prompt.ids),
-        text=prompt.text + tokenizer.hf.decode(tokens, clean_up_tokenization_spaces=False),
-        vocab=tokenizer.strings(known[known >= 0]),
-        provenance=dataclasses.replace(
-            model.provenance, kind=prompt.kind, sampling=sampling, finish_reason=reason,
-            decoding="greedy" if answer.greedy else "sampled",
-        ),
-        **held,
+    return written(
+        prompt, answer, how, seed,
+        hf=model.tokenizer.hf, strings=model.tokenizer.strings, provenance=model.provenance,
     )  # fmt: skip
 
 
@@ -186,28 +166,3 @@ def prompt_text(model: LocalModel, prompt: TextLike) -> tuple[str, str]:
         return (rendered[len(bos) :] if bos and rendered.startswith(bos) else rendered), "chat"
     text = Text.of(prompt)
     return (text.prompt or "") + text.text, "completion"
-
-
-def _finish(
-    model: LocalModel, tokens: list[int], ended: bool, stop: tuple[str, ...]
-) -> tuple[list[int], list[tuple[int, int]], str]:
-    """Tokens kept, their spans in the decoded answer, and why it ended.
-
-    Tokens from the first that touches a stop string on are dropped, and a partial one with them.
-    """
-    text, spans = piece_spans(model.tokenizer.hf, tokens)
-    cuts = [text.find(s) for s in stop if s in text]
-    if cuts:
-        keep = sum(end <= min(cuts) for _, end in spans)
-        return tokens[:keep], spans[:keep], "stop"
-    return tokens, spans, "stop" if ended else "length"
-
-
-def _after(values: Array, prompt: int, *, past_end: bool) -> Array:
-    """The answer's values behind a prompt of which nothing is known."""
-    empty = np.nan if values.dtype.kind == "f" else -1
-    head = np.full((prompt, *values.shape[1:]), empty, values.dtype)
-    parts = [head, values]
-    if past_end:  # nothing was computed behind a generated answer
-        parts.append(np.full_like(values[:1], np.nan))
-    return np.concatenate(parts)

@@ -15,8 +15,10 @@ from nll import __version__
 from nll._errors import BadFile, BadInput, BadModel, BadText, MissingExtra
 from nll.models._align import align
 from nll.models._capabilities import FIELDS, Capabilities
+from nll.models._encode import Encoded
+from nll.models._how import How
 from nll.models._options import Continues
-from nll.models._protocol import DEFAULT_FIELDS, LanguageModel, OnReject
+from nll.models._protocol import DEFAULT_FIELDS, LanguageModel, OnReject, identity_of
 from nll.models._remote_payload import BadAnswer, Piece
 from nll.models._remote_trace import whole_text
 from nll.trace import Array, Fields, Provenance, Rejected, Text, TextLike, Trace
@@ -31,7 +33,7 @@ class LlamaCppModel(Continues):
     """A model in llama.cpp; texts are read one by one."""
 
     def __init__(self, engine: Any, provenance: Provenance, bos: bool):
-        self._engine = engine
+        self.engine = engine
         self.provenance = provenance
         self._bos = bos
         self.context = int(engine.n_ctx())
@@ -47,11 +49,7 @@ class LlamaCppModel(Continues):
     @property
     def identity(self) -> Mapping[str, str]:
         """Everything that decides the numbers."""
-        p = self.provenance
-        return {
-            "model": p.model, "weights": str(p.weights), "dtype": p.dtype, "bos": str(p.bos),
-            "backend": p.backend, "library": p.library, "context": str(self.context),
-        }  # fmt: skip
+        return identity_of(self.provenance, context=str(self.context))
 
     def trace(
         self,
@@ -70,9 +68,7 @@ class LlamaCppModel(Continues):
             raise BadInput("trace takes several texts; for one text write model.trace([text])")
         if reference is not None or stride is not None:
             raise BadInput("reference and stride are for local models")
-        wanted = [n for n in ("boundary", "hidden") if getattr(fields, n)]
-        if wanted:
-            raise BadInput(f"llama.cpp cannot give {' and '.join(wanted)}; a local model can")
+        refuse_fields(fields)
         return self._traces(texts, fields, on_reject)
 
     def _traces(
@@ -88,12 +84,29 @@ class LlamaCppModel(Continues):
                 on_reject(Rejected(i, error.reason, error.detail, name))
 
     def _trace(self, text: Text, fields: Fields) -> Trace:
-        whole = whole_text(text)
-        ids = self._engine.tokenize(whole.encode(), add_bos=False, special=False)
-        start = [int(self._engine.token_bos())] if self._bos else []
+        encoded = self.encode(text)
+        ids, start = encoded.ids.tolist(), self.start
         if len(ids) + len(start) > self.context:
             raise BadText("too_long", f"{len(ids)} tokens do not fit the context of {self.context}")
-        raw = [self._engine.detokenize([i]) for i in ids]
+        columns = self._columns(ids, fields, encoded.prompt_tokens)
+        top = columns["top_ids"].ravel() if fields.top_k else np.empty(0, np.int32)
+        return Trace(
+            **columns, ids=encoded.ids, spans=encoded.spans, text=encoded.text,
+            prompt_tokens=encoded.prompt_tokens, betas=fields.betas, id=text.id,
+            vocab=self.strings(np.concatenate([encoded.ids, top[top >= 0]])),
+            provenance=dataclasses.replace(self.provenance, kind=encoded.kind),
+        )  # fmt: skip
+
+    @property
+    def start(self) -> list[int]:
+        """The token that is put in front of every text, if one is."""
+        return [int(self.engine.token_bos())] if self._bos else []
+
+    def encode(self, text: Text) -> Encoded:
+        """A text in the file's own tokens. Raises BadText where they do not spell it."""
+        whole = whole_text(text)
+        ids = self.engine.tokenize(whole.encode(), add_bos=False, special=False)
+        raw = [self.engine.detokenize([i]) for i in ids]
         pieces = [
             Piece(r.decode(errors="replace"), 0.0, r, i) for r, i in zip(raw, ids, strict=True)
         ]
@@ -105,30 +118,25 @@ class LlamaCppModel(Continues):
             raise BadText("misaligned", "llama.cpp's tokens spell more than the text")
         cut = len(text.prompt or "")
         prompt = int(np.searchsorted(found.spans[:, 1], cut, side="right")) if cut else 0
-        columns = self._columns(start, ids, fields, prompt)
-        top = columns["top_ids"].ravel() if fields.top_k else np.empty(0, np.int32)
-        shown = {int(i) for i in (*ids, *top) if i >= 0}
-        return Trace(
-            **columns, ids=np.array(ids), spans=found.spans, text=whole, prompt_tokens=prompt,
-            betas=fields.betas, id=text.id,
-            vocab={i: self._engine.detokenize([i]).decode(errors="replace") for i in shown},
-            provenance=dataclasses.replace(
-                self.provenance, kind="text" if text.prompt is None else "completion"
-            ),
-        )  # fmt: skip
+        kind = "text" if text.prompt is None else "completion"
+        return Encoded(whole, np.array(ids, np.int64), found.spans, prompt, kind, text.id)
+
+    def strings(self, ids: Array) -> dict[int, str]:
+        """What these token ids stand for."""
+        return {
+            int(i): self.engine.detokenize([int(i)], special=True).decode(errors="replace")
+            for i in np.unique(ids)
+        }
 
     def logits(self, ids: Sequence[int]) -> Array:
-        """(T, V) float32: row t is what follows after token t."""
-        self._engine.reset()
-        self._engine.eval(list(ids))
-        return np.asarray(self._engine.scores[: len(ids)], np.float32)
+        """(T, V) float32: row t is what follows after token t; a view until the next call."""
+        self.engine.reset()
+        self.engine.eval(list(ids))
+        return np.asarray(self.engine.scores[: len(ids)], np.float32)
 
-    def _columns(
-        self, start: Sequence[int], ids: Sequence[int], fields: Fields, prompt: int
-    ) -> dict[str, Any]:
-        """The statistics of every token after the prompt, float64 arithmetic, kept as float32."""
-        from nll.kernels.reference import stats
-
+    def _columns(self, ids: Sequence[int], fields: Fields, prompt: int) -> dict[str, Any]:
+        """The statistics of every token after the prompt."""
+        start = self.start
         logits = self.logits([*start, *ids])
         n, first = len(ids), max(prompt, 0 if start else 1)
         out: dict[str, Array] = {}
@@ -136,23 +144,57 @@ class LlamaCppModel(Continues):
             b = min(a + _BLOCK, n)
             # The row that predicts token t is the one before it.
             rows = logits[a - 1 + len(start) : b - 1 + len(start)]
-            found = stats(rows, ids[a:b], k=fields.top_k, betas=fields.betas)
-            for name, value in found.items():
-                if name == "lse":
-                    continue
+            for name, value in columns(rows, ids[a:b], fields).items():
                 if name not in out:
-                    kind = np.int32 if value.dtype.kind == "i" else np.float32
-                    blank = -1 if kind is np.int32 else np.nan
-                    out[name] = np.full((n, *value.shape[1:]), blank, kind)
+                    blank = -1 if value.dtype.kind == "i" else np.nan
+                    out[name] = np.full((n, *value.shape[1:]), blank, value.dtype)
                 out[name][a:b] = value
         return out if out else _blank(n, fields)
 
-    def generate(self, prompts: Iterable[TextLike], **options: Any) -> Iterator[list[Trace]]:
-        """Not offered here: `nll.load` opens GGUF files that transformers knows, to generate."""
-        raise BadInput(
-            "llama.cpp is used for scoring here; for answers serve the file with llama-server and "
-            "name its address"
-        )
+    def generate(
+        self,
+        prompts: Iterable[TextLike],
+        *,
+        max_new_tokens: int = 64,
+        n: int = 1,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        top_k: int = 0,
+        seed: int = 0,
+        stop: Sequence[str] = (),
+        fields: Fields = DEFAULT_FIELDS,
+        greedy: bool = False,
+        on_reject: OnReject | None = None,
+    ) -> Iterator[list[Trace]]:
+        """For each prompt, n answers with their traces; see `LanguageModel.generate`.
+
+        A prompt is read once for all its answers. Chats are set aside (`chat`): for these serve the
+        file with llama-server and name its address.
+        """
+        from nll.models._llama_cpp_answers import answers
+
+        how = How(max_new_tokens, n, temperature, top_p, top_k, tuple(stop), fields, greedy)
+        refuse_fields(fields)
+        return answers(self, prompts, how, seed, on_reject)
+
+
+def columns(rows: Array, targets: Sequence[int], fields: Fields) -> dict[str, Array]:
+    """What (n, V) logits say of n tokens: float64 arithmetic, kept as float32 and int32."""
+    from nll.kernels.reference import stats
+
+    found = stats(rows, targets, k=fields.top_k, betas=fields.betas)
+    return {
+        name: value.astype(np.int32 if value.dtype.kind == "i" else np.float32)
+        for name, value in found.items()
+        if name != "lse"
+    }
+
+
+def refuse_fields(fields: Fields) -> None:
+    """Raise BadInput for what llama.cpp does not tell."""
+    wanted = [n for n in ("boundary", "hidden") if getattr(fields, n)]
+    if wanted:
+        raise BadInput(f"llama.cpp cannot give {' and '.join(wanted)}; a local model can")
 
 
 def _blank(n: int, fields: Fields) -> dict[str, Any]:
@@ -214,7 +256,7 @@ def check_rows(model: LlamaCppModel, ids: Sequence[int]) -> None:
 
     Bindings have returned rows that are one late, or rows of zeros for all but the last token.
     """
-    whole = model.logits(ids)
+    whole = model.logits(ids).copy()
     for t in range(1, len(ids)):
         alone = model.logits(ids[:t])[-1]
         if not np.abs(alone - whole[t - 1]).max() <= _TOLERANCE * max(1.0, np.ptp(alone)):

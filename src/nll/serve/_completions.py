@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nll.models._decode import Answer
+from nll.models._written import Answer
 from nll.serve._generation import (
     Answers,
     Told,

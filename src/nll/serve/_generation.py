@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nll.models._decode import Answer, end_ids
+from nll.models._decode import end_ids
 from nll.models._how import How
+from nll.models._written import Answer
 from nll.serve._served import Served
 from nll.serve._spoken import Speaker
 from nll.serve._wire import ApiError, ChatRequest, CompletionRequest

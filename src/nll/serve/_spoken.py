@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nll.models._decode import Answer
 from nll.models._encode import piece_spans
+from nll.models._written import Answer
 from nll.serve._shapes import HALF
 from nll.trace import Trace
 

@@ -13,8 +13,9 @@ from operator import or_
 from typing import TYPE_CHECKING
 
 from nll._errors import NllError
-from nll.models._decode import Answer, decoding
+from nll.models._decode import decoding
 from nll.models._how import How
+from nll.models._written import Answer
 from nll.serve._limits import Limits
 from nll.serve._metrics import Metrics
 from nll.trace import Fields, Trace
