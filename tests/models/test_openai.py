@@ -26,6 +26,7 @@ KINDS = {
     "hosted": {"top": 5, "reads_only": False},
     "vllm": {"prompt_logprobs": True},
     "vllm without echo": {"prompt_logprobs": True, "echo": False},
+    "zero is endless": {"endless": True},
     "with a bos": {"prompt_logprobs": True, "bos": True},
 }
 
@@ -64,6 +65,16 @@ def test_check_01_every_log_prob_is_the_tables(kind: str) -> None:
             completion.completion.logp, truth("why?", pair[0]), atol=1e-6, rtol=1e-6
         )
         assert completion.completion.text == "why?"
+
+
+@pytest.mark.parametrize("endless", [False, True])
+def test_a_server_that_takes_no_new_token_for_no_end_is_asked_for_one(endless: bool) -> None:
+    with FaultyServer(endless=endless) as server:
+        model = from_openai(server.url, retry=FAST)
+        list(model.trace(TEXTS))
+        first = next(b for b in server.asked if b.get("max_tokens") == 0)
+        assert first["stop"], "or it would write up to the end of its context"
+        assert {b["max_tokens"] for b in server.asked[-len(TEXTS) :]} == {int(endless)}
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -39,6 +39,7 @@ class FaultyServer:
     answered rightly.   always: what goes wrong at every request.   Faults: see `FAULTS`.
     token: the key that it demands.   echo, prompt_logprobs, completions: whether it knows them.
     top: most alternatives it gives, more are refused.   reads_only: whether max_tokens=0 is fine.
+    endless: whether max_tokens=0 means no end, as in llama-cpp-python's server.
     bos: whether a BOS stands before a text.   tempered: whether its log-probs are those of the
     distribution after temperature.   delay: seconds before each answer.
     asked: the bodies it was sent, in order.   answered: how often each prompt was answered rightly.
@@ -54,6 +55,7 @@ class FaultyServer:
     completions: bool = True
     top: int = 50
     reads_only: bool = True
+    endless: bool = False
     bos: bool = False
     tempered: bool = False
     delay: float = 0.0
@@ -107,10 +109,14 @@ class FaultyServer:
             return replace(self, table=hot, tempered=False).answer({**body, **cold}, chat)
         n, asked = int(body.get("n") or 1), body.get("max_tokens")
         limit = 16 if asked is None else int(asked)
+        if self.endless and not limit:
+            limit = 400
+        stop = tuple(body.get("stop") or ())
         draw = np.random.default_rng(body.get("seed"))
         choices = []
         for index in range(n):
-            new = self._continue(start + ids, limit, float(body.get("temperature", 1.0)), draw)
+            heat = float(body.get("temperature", 1.0))
+            new = self._continue(start + ids, limit, heat, draw, stop)
             choices.append(self._choice(index, body, prompt, ids, new, chat))
         return {
             "id": "x", "object": "chat.completion" if chat else "text_completion",
@@ -119,8 +125,9 @@ class FaultyServer:
         }  # fmt: skip
 
     def _continue(
-        self, ids: list[int], limit: int, temperature: float, draw: np.random.Generator
-    ) -> list[int]:
+        self, ids: list[int], limit: int, temperature: float, draw: np.random.Generator,
+        stop: tuple[str, ...],
+    ) -> list[int]:  # fmt: skip
         out: list[int] = []
         last = ids[-1] if ids else 1
         for _ in range(limit):
@@ -131,6 +138,8 @@ class FaultyServer:
                 p = np.exp(row / temperature)
                 last = int(draw.choice(len(row), p=p / p.sum()))
             out.append(last)
+            if any(s in "".join(map(_string, out)) for s in stop):
+                break
         return out
 
     def _choice(
@@ -138,6 +147,9 @@ class FaultyServer:
         chat: bool,
     ) -> dict[str, Any]:  # fmt: skip
         text = "".join(map(_string, new))
+        text = text[
+            : min((text.find(s) for s in body.get("stop") or () if s in text), default=None)
+        ]
         if chat:
             most = int(body.get("top_logprobs") or 0)
             content = [
