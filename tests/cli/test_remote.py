@@ -105,6 +105,49 @@ def test_a_run_asks_a_server_once_what_it_gives(nll, tmp_path, command) -> None:
     assert len(server.asked) == probing + 2, "and each text once"
 
 
+@pytest.mark.parametrize(
+    ("command", "main", "left"),
+    [
+        ("membership", "min_k_prob", "min_k_plus_plus"),
+        ("detect", "log_likelihood", "fast_detect_gpt, entropy_score"),
+        ("ood", "negative_likelihood(normalise=True)", "mean_entropy"),
+        ("uncertainty", "g_nll", "mean_entropy"),
+    ],
+)
+def test_questions_take_the_scores_that_a_server_can_give(
+    nll, tmp_path, command: str, main: str, left: str
+) -> None:
+    texts = ["hello, world.", "a man, a plan", "the end!"]
+    write(tmp_path, texts)
+    short = ("--max-new-tokens", 3) if command == "uncertainty" else ()
+    with FaultyServer() as server:
+        code, _, err = nll(command, "in.jsonl", "-m", server.url, *short, "-o", "o.parquet")
+    assert code == 0, err
+    assert f"cannot give what they read: {left}\n" in err
+    assert f"nll: by {main} " in err
+    table = pq.read_table(tmp_path / "o.parquet")
+    assert not set(left.split(", ")) & set(table.column_names)
+    assert None not in table[main].to_pylist()
+    assert not any(map(math.isnan, table[main].to_pylist()))
+    if main == "log_likelihood":
+        assert table[main].to_pylist() == pytest.approx([-mean_nll(t) for t in texts], rel=1e-6)
+
+
+def test_a_server_that_only_chats_answers_questions_and_judges_no_texts(nll, tmp_path) -> None:
+    write(tmp_path, ["hello, world.", "the end!"])
+    with FaultyServer(completions=False) as server:
+        code, _, err = nll("uncertainty", "in.jsonl", "-m", server.url, "--max-new-tokens", 3,
+                           "-o", "o.parquet")  # fmt: skip
+        assert code == 0, err
+        assert not any(map(math.isnan, pq.read_table(tmp_path / "o.parquet")["g_nll"].to_pylist()))
+        asked = len(server.asked)
+        code, out, err = nll("ood", "in.jsonl", "-m", server.url)
+        probing = server.asked[asked:]
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "it cannot score texts" in err
+    assert not any("the end!" in json.dumps(body) for body in probing)
+
+
 def test_an_option_for_local_models_is_refused_before_a_server_is_asked(nll, tmp_path) -> None:
     write(tmp_path, ["hello"])
     with FaultyServer() as server:

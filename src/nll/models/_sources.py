@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nll._declare import Request
-from nll.models._capabilities import Capabilities, possible
+from nll.models._capabilities import Capabilities, capabilities, possible
 
 if TYPE_CHECKING:
     from nll.models._protocol import LanguageModel
@@ -33,7 +34,11 @@ def opener(name: str) -> Callable[..., LanguageModel] | None:
 
 
 def possible_of(
-    name: str | None, wanted: Sequence[Request], options: Mapping[str, Any]
+    name: str | None,
+    wanted: Sequence[Request],
+    options: Mapping[str, Any],
+    *,
+    answers: bool = False,
 ) -> tuple[list[Request], LanguageModel | None]:
     """Of these scores, those that the model of this name can give (see `possible`), and the model
     if it had to be opened to know.
@@ -41,7 +46,8 @@ def possible_of(
     Models that are run here give all and are not opened; engines declare what they give without
     being started; a server is asked for a few tokens unless nothing is wanted that any could give,
     and what it was found to give need not be asked again.
-    options: as `nll.load` takes them.
+    options: as `nll.load` takes them.   answers: whether the scores are of the model's own answers,
+    which a server that reads no texts gives too.
     """
     find = None if name is None else opener(name)
     if find is None or name is None:
@@ -51,7 +57,10 @@ def possible_of(
     if held is not None:
         return possible(_Declared(held), wanted), None
     model = find(name, **options)
-    return possible(model, wanted), model
+    if not answers:
+        return possible(model, wanted), model
+    told = dataclasses.replace(capabilities(model), texts=True)
+    return possible(_Declared(told), wanted), model
 
 
 class _Declared(NamedTuple):

@@ -27,6 +27,7 @@ from nll.runs._jobs import (
     score_table,
     started,
     stored_rows,
+    task_of,
     ticked,
     trace_files,
 )
@@ -146,12 +147,17 @@ def ask(
         own_answers=own,
     )  # fmt: skip
     check_takes(requests(wanted), options.reference, more)
-    task = Task("answer" if own else "score", tuple(wanted), options, more)
-    labels = [r.label for r in task.wanted]
-    main = main_of(question, labels)
     fitting = None
     if given.fit is not None:
         fitting = _fitting(question, replace(columns, label=given.label or "label"), given)
+    # Chosen here, not by the user, so what this model cannot give is left out.
+    asked = [replace(r, optional=True) for r in requests(wanted)]
+    task = task_of("answer" if own else "score", wanted, asked, options, more)
+    labels = [r.label for r in task.wanted]
+    left = [r.label for r in asked if r.label not in labels]
+    if left:
+        say(f"left out, because {options.model} cannot give what they read: {', '.join(left)}")
+    main = main_of(question, labels)
     with opened(task, cluster, say) as held:
         thresholds = {}
         if fitting is not None:

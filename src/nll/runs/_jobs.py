@@ -55,7 +55,7 @@ def trace_to(
     check_takes(wanted, options.reference, more)
     check_output(out, (".parquet",), inputs)
     rows = started(read_rows(inputs, columns))
-    task = _task("trace", specs, wanted, options, more)
+    task = task_of("trace", specs, wanted, options, more)
     write = task.write
     with opened(task, cluster, say) as held:
         job = Job(
@@ -89,7 +89,7 @@ def score_to(
         return _score_stored(batches, schema, out)
     check_takes(wanted, options.reference, more)
     rows = started(read_rows(inputs, columns))
-    task = _task("score", specs, wanted, options, more)
+    task = task_of("score", specs, wanted, options, more)
     with opened(task, cluster, say) as held:
         return score_rows(rows, out, task, held, say=say, tick=tick, fail_on_error=fail_on_error)
 
@@ -210,7 +210,7 @@ def report_data(
     else:
         check_takes(wanted, options.reference, more)
         rows = started(read_rows(inputs, columns))
-        task = _task("report", specs, wanted, options, more)
+        task = task_of("report", specs, wanted, options, more)
         wanted = requests(task.specs)
         _, pace, source = task.open()
         found = streamed(rows, source, rejected, fail_on_error, pace)
@@ -228,8 +228,8 @@ def report_data(
     return Outcome(len(table), len(rejected), rejects=rejects), table
 
 
-def _task(
-    command: Literal["trace", "score", "report"],
+def task_of(
+    command: Literal["trace", "score", "report", "answer"],
     specs: Sequence[str],
     wanted: Sequence[Request],
     options: ModelOptions,
@@ -242,7 +242,9 @@ def _task(
     kept: list[Request] = []
     model: LanguageModel | None = None
     if wanted:
-        kept, model = possible_of(options.model, wanted, load_options(options))
+        kept, model = possible_of(
+            options.model, wanted, load_options(options), answers=command == "answer"
+        )
     given = tuple(specs) if len(kept) == len(wanted) else tuple(r.label for r in kept)
     return Task(command, given, options, more, model)
 

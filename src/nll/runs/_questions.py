@@ -69,7 +69,8 @@ DETECT = Question(
     scores=("fast_detect_gpt", "lrr", "log_rank_score", "log_likelihood", "entropy_score"),
     reference=("binoculars", "fast_detect_gpt(reference=True)"),
     perturbed=("perturbation_discrepancy", "npr"),
-    main=("binoculars", "fast_detect_gpt"),
+    # The last is for servers, which know the rank of some tokens only.
+    main=("binoculars", "fast_detect_gpt", "log_likelihood"),
     says="formulaic, translated and well-known human text gets such values too, and an edited or "
     "unknown model's text may not: never proof that a person used a machine",
 )
