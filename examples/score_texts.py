@@ -5,7 +5,9 @@ from pathlib import Path
 import nll
 
 folder = Path(__file__).parent
-texts = [nll.Text(p.read_text("utf-8"), id=p.stem) for p in sorted(folder.glob("*.txt"))]
+files = sorted(folder.glob("*.txt"))
+# The line break that ends a file is no part of its text; the command line leaves it out, too.
+texts = [nll.Text(p.read_text("utf-8").removesuffix("\n"), id=p.stem) for p in files]
 scores = ["mean_nll", "min_k_prob", "lrr", "fast_detect_gpt"]
 
 model = nll.load()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import nll
 
-declaration = Path(__file__).with_name("memorised-declaration.txt").read_text("utf-8")
+declaration = Path(__file__).with_name("memorised-declaration.txt").read_text("utf-8").strip()
 
 with tempfile.TemporaryDirectory() as folder:
     file = Path(folder) / "traces.parquet"
