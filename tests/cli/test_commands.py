@@ -200,6 +200,14 @@ def test_version_and_helps_with_examples(nll_here) -> None:
         assert "Example: nll " in ran.out
 
 
+@pytest.mark.parametrize("command", [[], ["train"], ["audit"]])
+def test_nothing_asked_shows_the_help(nll_here, command: list[str]) -> None:
+    ran = nll_here(*command)
+    assert ran.code == 2
+    assert ran.err.startswith("Usage: ")
+    assert len(ran.err.splitlines()) > 8
+
+
 def test_model_says_where_it_is(nll_here, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("NLL_CACHE", str(tmp_path))
     monkeypatch.setattr(nll.models, "find_gguf", lambda: None)

@@ -60,6 +60,13 @@ def test_an_unknown_device_is_one_line(checkpoint: Path) -> None:
         load(checkpoint, device="abacus")
 
 
+@pytest.mark.parametrize("device", ["cuda:63", "meta"])
+def test_a_device_that_is_not_here_is_one_line(checkpoint: Path, device: str) -> None:
+    with pytest.raises(BadInput, match=f"device '{device}' cannot be used here") as caught:
+        load(checkpoint, device=device)
+    assert "\n" not in str(caught.value)
+
+
 def test_an_unknown_hub_model_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(BadModel, match="cannot load the model nobody/nothing-at-all") as caught:

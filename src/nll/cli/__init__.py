@@ -25,7 +25,11 @@ def main() -> None:
         say(str(error))
         code = getattr(error, "exit_code", 2)
     except _usage_error() as error:
-        say(" ".join(str(error.format_message()).split()))
+        told = str(error.format_message())
+        if type(error).__name__ == "NoArgsIsHelpError":  # a command without anything: its help
+            sys.stderr.write(f"{told}\n")
+        else:
+            say(" ".join(told.split()))
         code = 2
     except BrokenPipeError:
         # The reader of the output (head, less) has gone; leave nothing to flush at exit.
