@@ -9,6 +9,7 @@ import itertools
 import logging
 import math
 import traceback
+import warnings
 
 import numpy as np
 import pytest
@@ -75,6 +76,27 @@ def test_a_server_that_takes_no_new_token_for_no_end_is_asked_for_one(endless: b
         first = next(b for b in server.asked if b.get("max_tokens") == 0)
         assert first["stop"], "or it would write up to the end of its context"
         assert {b["max_tokens"] for b in server.asked[-len(TEXTS) :]} == {int(endless)}
+
+
+def test_a_server_whose_echo_is_late_still_writes_answers_but_reads_nothing() -> None:
+    with FaultyServer(echo_late=True) as server:
+        model = from_openai(server.url, retry=FAST)
+        with pytest.raises(BadModel, match=r"can generate, but not score.*late"):
+            list(model.trace(TEXTS))
+        assert not capabilities(model).texts
+        (found,) = model.generate(["the "], max_new_tokens=5)
+        np.testing.assert_allclose(found[0].logp, truth(found[0].text, "the "), atol=1e-6)
+
+
+@pytest.mark.parametrize("penalty", [0.0, 9.0])
+def test_answers_that_should_be_greedy_and_are_not_are_told(penalty: float) -> None:
+    with FaultyServer(repeats=penalty) as server:
+        model = from_openai(server.url, retry=FAST)
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            list(model.generate(["the cat and the hat "] * 3, max_new_tokens=12))
+        said = [str(w.message) for w in told if "likeliest token" in str(w.message)]
+        assert len(said) == (penalty > 0)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from functools import cached_property, partial
 from typing import Any
 from urllib.parse import urlsplit
+
+import numpy as np
 
 from nll import __version__
 from nll._errors import BadInput, BadModel, BadText
@@ -17,7 +20,7 @@ from nll.models._fan import fan
 from nll.models._how import How
 from nll.models._openai_client import Caller, check_url, home_url, key_for
 from nll.models._options import Continues
-from nll.models._probe import check_own, probe
+from nll.models._probe import TOLERANCE, check_own, probe
 from nll.models._protocol import DEFAULT_FIELDS, LanguageModel, OnReject
 from nll.models._remote_payload import BadAnswer, read_chat, read_completion
 from nll.models._remote_trace import (
@@ -45,6 +48,7 @@ class ServedModel(Continues):
         self.name = name
         self.concurrency = concurrency
         self._caller = caller
+        self._warned = False
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name} at {self._caller.url}>"
@@ -64,6 +68,23 @@ class ServedModel(Continues):
             raise BadModel(
                 f"{self._where} reports log-probs of the distribution after temperature, which are "
                 "not the model's own; draw at temperature 1"
+            )
+
+    def _check_greedy(self, traces: Sequence[Trace]) -> None:
+        """Warn, once, when the likeliest token was not the one that was written."""
+        for trace in traces:
+            if self._warned or trace.top_logp is None or trace.provenance.decoding != "greedy":
+                continue
+            lost = np.nan_to_num(trace.top_logp[:, 0] - trace.logp)
+            if not len(lost) or lost.max() <= TOLERANCE:
+                continue
+            self._warned = True
+            t = int(lost.argmax())
+            warnings.warn(
+                f"{self._where} did not write the likeliest token at temperature 0 "
+                f"({trace.token_text(t)!r}): it changes the distribution by a setting of its own, "
+                "such as a penalty on repetition; the log-probs are still those it reports",
+                stacklevel=2,
             )
 
     @property
@@ -145,9 +166,10 @@ class ServedModel(Continues):
         if wanted:
             raise BadInput(f"{self._where} cannot give {' and '.join(wanted)}; a local model can")
         if not self.source.reads:
+            why = f" ({self.source.unread})" if self.source.unread else ""
             raise BadModel(
                 f"{self._where} gives log-probs only of what it writes itself; it can generate, "
-                "but not score a given text"
+                f"but not score a given text{why}"
             )
         return self._traces(texts, fields, on_reject)
 
@@ -236,14 +258,15 @@ class ServedModel(Continues):
 
         return self._told(fan(write, enumerate(prompts), self.concurrency), on_reject)
 
-    @staticmethod
     def _told(
-        answers: Iterator[Future[list[Trace]]], on_reject: OnReject | None
+        self, answers: Iterator[Future[list[Trace]]], on_reject: OnReject | None
     ) -> Iterator[list[Trace]]:
         for i, done in enumerate(answers):
             error = done.exception()
             if not isinstance(error, BadText):
-                yield done.result()
+                found = done.result()
+                self._check_greedy(found)
+                yield found
             elif on_reject is None:
                 raise BadText(error.reason, f"prompt {i}: {error.detail}") from None
             else:

@@ -7,6 +7,7 @@ the token that greedy decoding chose is the likeliest, and reading it gives what
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -53,8 +54,10 @@ def probe(caller: Caller, model: str) -> Source:
 
 
 def _probe(caller: Caller, model: str, where: str) -> Source:
-    refused = ""
+    refused, wrong = "", None
     for how, k, prompt in _TRIES:
+        if wrong is not None and how != "generate":
+            continue
         body: dict[str, Any] = {
             "model": model, "prompt": TEXT, "max_tokens": NEW, "temperature": 0, "logprobs": k,
         }  # fmt: skip
@@ -82,7 +85,15 @@ def _probe(caller: Caller, model: str, where: str) -> Source:
             how = "prompt_logprobs"
         if how == "prompt_logprobs" and not answer.echoed:
             continue
-        return _examined(caller, model, where, how, k, answer)
+        try:
+            source = _examined(caller, model, where, how, k, answer)
+        except BadModel as error:
+            # What it says of a given text is wrong; what it says of its own may be right.
+            wrong = wrong or error
+            continue
+        return source if wrong is None else dataclasses.replace(source, unread=str(wrong))
+    if wrong is not None:
+        raise wrong
     return _chat(caller, model, where, refused)
 
 

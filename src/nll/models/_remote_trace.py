@@ -27,6 +27,7 @@ class Source:
     how: by which route.   top_k: most alternatives it tells.   ids, ranks: whether it tells them.
     tail: new tokens to ask for when a text is only to be read; some servers refuse 0.
     prompt: whether `prompt_logprobs` goes along with the request.   answered: model of its answers.
+    unread: why it cannot be trusted with a given text, where it claims to read one.
     """
 
     how: How
@@ -36,6 +37,7 @@ class Source:
     tail: int = 0
     prompt: bool = False
     answered: str = ""
+    unread: str = ""
 
     @property
     def reads(self) -> bool:

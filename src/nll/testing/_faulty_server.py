@@ -39,7 +39,9 @@ class FaultyServer:
     answered rightly.   always: what goes wrong at every request.   Faults: see `FAULTS`.
     token: the key that it demands.   echo, prompt_logprobs, completions: whether it knows them.
     top: most alternatives it gives, more are refused.   reads_only: whether max_tokens=0 is fine.
-    endless: whether max_tokens=0 means no end, as in llama-cpp-python's server.
+    endless: whether max_tokens=0 means no end, and echo_late: whether a text that was sent is told
+    one token late, both as in llama-cpp-python's server.   repeats: what a greedy answer's repeated
+    tokens lose.
     bos: whether a BOS stands before a text.   tempered: whether its log-probs are those of the
     distribution after temperature.   delay: seconds before each answer.
     asked: the bodies it was sent, in order.   answered: how often each prompt was answered rightly.
@@ -56,6 +58,8 @@ class FaultyServer:
     top: int = 50
     reads_only: bool = True
     endless: bool = False
+    echo_late: bool = False
+    repeats: float = 0.0
     bos: bool = False
     tempered: bool = False
     delay: float = 0.0
@@ -133,7 +137,8 @@ class FaultyServer:
         for _ in range(limit):
             row = self.table[last]
             if temperature == 0:
-                last = int(np.argmax(row))
+                seen = np.isin(np.arange(len(row)), [*ids, *out])
+                last = int(np.argmax(row - self.repeats * seen))
             else:
                 p = np.exp(row / temperature)
                 last = int(draw.choice(len(row), p=p / p.sum()))
@@ -166,7 +171,8 @@ class FaultyServer:
         choice |= {"finish_reason": "length", "logprobs": None}
         if k is not None:
             given, told = ([], ids + new) if echo else (ids, new)
-            choice["logprobs"] = self._legacy(given, told, int(k), len(prompt) if not echo else 0)
+            held = self._legacy(given, told, int(k), len(prompt) if not echo else 0)
+            choice["logprobs"] = _spoiled(held, "late") if echo and self.echo_late else held
         if body.get("prompt_logprobs") is not None:
             k = int(body["prompt_logprobs"])
             choice["prompt_logprobs"] = [
