@@ -13,11 +13,12 @@ demo: env
 test: env
 	$(BIN)/python -m pytest
 
-# Minutes: full-length runs, and the same numbers from minicons, lm-eval, TRL and, beside the
-# environment because they ask for older packages, lm-polygraph and UQLM.
+# Minutes: full-length runs, and the same numbers from minicons, lm-eval, TRL, llama.cpp (where it
+# builds) and, beside the environment because they ask for older packages, lm-polygraph and UQLM.
 test-slow: env
 	$(PIP) install -q -c constraints.txt -e '.[peers]'
 	$(PIP) install -q --no-deps --upgrade --target $(VENV)/peers lm-polygraph==0.7.0 uqlm==0.6.7
+	$(PIP) install -q -c constraints.txt -e '.[llamacpp]' || echo "llama-cpp-python does not build here; its tests are skipped"
 	$(BIN)/python -m pytest -m slow
 
 lint: env

@@ -138,7 +138,7 @@ def test_vllm_says_what_it_cannot_do(vllm: type[FakeLLM]) -> None:
 
 
 def test_without_the_engines_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, match in (("vllm", r"nll\[vllm\]"), ("llama_cpp", "llama-cpp-python")):
+    for name, match in (("vllm", r"nll\[vllm\]"), ("llama_cpp", r"nll\[llamacpp\]")):
         monkeypatch.setitem(sys.modules, name, None)
         prefix = name.replace("_", "")
         with pytest.raises(MissingExtra, match=match):

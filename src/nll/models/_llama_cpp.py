@@ -221,9 +221,7 @@ def open_llama_cpp(name: str, **options: Any) -> LanguageModel:
     try:
         llama_cpp = import_module("llama_cpp")
     except ImportError:
-        raise MissingExtra(
-            "llama_cpp is not installed; run: pip install llama-cpp-python"
-        ) from None
+        raise MissingExtra('llama_cpp is not installed; run: pip install "nll[llamacpp]"') from None
     if not path.is_file():
         raise BadFile(f"{path}: no such file")
     usual = {"dtype": "float32", "device": "auto", "revision": None, "batch_tokens": None}
