@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nll import scores
-from nll._bundle import Samples
+from nll._bundle import Samples, answer_text
 from nll.studies._common import auroc_finding, by_name
 from nll.studies._study import Finding, Outcome, Setting, Verdict, study
 from nll.trace import Fields, Trace
@@ -84,7 +84,7 @@ def _answers(setting: Setting) -> list[dict[str, float]]:
 
 
 def _scores(greedy: Trace, drawn: Sequence[Trace]) -> dict[str, float]:
-    clusters = scores.cluster_answers([t.scored_text for t in drawn])
+    clusters = scores.cluster_answers([answer_text(t) for t in drawn])
     samples = Samples(drawn, greedy=greedy, clusters=clusters)
     return {
         "G-NLL": scores.g_nll(greedy),
