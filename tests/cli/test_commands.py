@@ -103,6 +103,9 @@ def test_traces_are_stored_and_scored_without_a_model(
     assert ran.code == 0
     assert len((tmp_path / "o.jsonl").read_text().splitlines()) == 3
     assert nll_here("report", "traces.parquet").code == 0
+    for needless in (["--model", "m"], ["--text-column", "t"], ["--n-samples", "3"]):
+        told = one_line(nll_here("score", "traces.parquet", *needless))
+        assert f"holds traces, which need no model and no columns; leave out {needless[0]}" in told
     assert (tmp_path / "report.html").stat().st_size > 1_000
     both = one_line(nll_here("score", "traces.parquet", texts, "--score", "mean_nll"))
     assert "holds traces and" in both

@@ -269,7 +269,6 @@ def test_a_stored_run_scores_like_a_direct_one(tmp_path, log) -> None:
     score_to(source, tmp_path / "a.parquet", specs, columns, options, **common)
     trace_to(source, tmp_path / "t.parquet", specs, columns, options, **common)
     os.environ.pop("LETTERS_LOG")
-    score_to(
-        [str(tmp_path / "t.parquet")], tmp_path / "b.parquet", specs, columns, options, **common
-    )
+    stored, out = [str(tmp_path / "t.parquet")], tmp_path / "b.parquet"
+    score_to(stored, out, specs, Columns(), ModelOptions(), **common)
     assert pq.read_table(tmp_path / "a.parquet").equals(pq.read_table(tmp_path / "b.parquet"))

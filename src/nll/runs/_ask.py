@@ -23,6 +23,7 @@ from nll.runs._eval_table import Scored, label_text
 from nll.runs._jobs import (
     Tick,
     check_cluster,
+    check_unused,
     score_rows,
     score_table,
     started,
@@ -132,6 +133,7 @@ def ask(
         raise BadInput(f"--fpr is a share from 0 to below 1, not {given.fpr}")
     stored = trace_files(inputs)
     check_cluster(cluster, out, stored)
+    check_unused(stored, options)
     if stored:
         return _ask_stored(question, stored, out, given, tick)
     columns = replace(columns, label=given.label, questions=given.own is not False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 Tick = Callable[[int], None]
 _NO_MORE = GatherOptions()
+# What the command line calls the columns.
+_OPTIONS = {n: f"{n}-column" for n in ("text", "prompt", "completion", "id")}
 
 
 def trace_to(
@@ -84,6 +87,7 @@ def score_to(
         check_output(out, tuple(WRITERS), inputs)
     stored = trace_files(inputs)
     check_cluster(cluster, out, stored)
+    check_unused(stored, columns, options, more)
     if stored:
         batches = score_batches(ticked(stored_rows(stored), tick), wanted)
         return _score_stored(batches, schema, out)
@@ -102,6 +106,21 @@ def check_cluster(cluster: Cluster | None, out: Path | None, stored: Sequence[st
         raise BadInput(f"{stored[0]} holds traces, which need no model; leave out --engine ray")
     if out is None:
         raise BadInput("a run on a cluster writes a file; name it with -o")
+
+
+def check_unused(stored: Sequence[str], *given: Columns | ModelOptions | GatherOptions) -> None:
+    """Raise BadInput when traces are stored and an option says how to read texts or run a model."""
+    if not stored:
+        return
+    for options in given:
+        usual = type(options)()
+        for f in fields(options):
+            if getattr(options, f.name) != getattr(usual, f.name):
+                name = _OPTIONS.get(f.name, f.name.replace("_", "-"))
+                raise BadInput(
+                    f"{stored[0]} holds traces, which need no model and no columns; "
+                    f"leave out --{name}"
+                )
 
 
 def score_rows(
@@ -204,6 +223,7 @@ def report_data(
     score_schema(wanted)  # an impossible option is told before anything is opened
     check_output(out, (".html", ".htm"), inputs)
     stored = trace_files(inputs)
+    check_unused(stored, columns, options, more)
     rejected: list[dict[str, Any]] = []
     if stored:
         found = stored_rows(stored)

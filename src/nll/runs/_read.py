@@ -189,7 +189,8 @@ def _numbered(files: Sequence[str], columns: Columns) -> Iterator[Row]:
             yield _row(index, source, cell, columns, seen)
             index += 1
     if index == 0:
-        raise BadInput(f"no texts in {', '.join(files[:3])}")
+        named = [STDIN if path == "-" else path for path in files[:3]]
+        raise BadInput(f"no texts in {', '.join(named)}")
 
 
 def _cells(path: str, columns: Columns) -> Iterator[Cell]:
