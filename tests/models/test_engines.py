@@ -194,8 +194,13 @@ def gguf(monkeypatch: pytest.MonkeyPatch, tmp_path) -> Any:
     return SimpleNamespace(name=f"llamacpp:{tmp_path / 'm.gguf'}", engine=module.Llama)
 
 
+@pytest.mark.parametrize("torch_there", [True, False])
 @pytest.mark.parametrize("bos", ["auto", "bos"])
-def test_check_01_llama_cpp_gives_every_field_of_the_local_model(gguf: Any, bos: str) -> None:
+def test_check_01_llama_cpp_gives_every_field_of_the_local_model(
+    gguf: Any, bos: str, torch_there: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not torch_there:
+        monkeypatch.setattr("nll.models._llama_cpp.find_spec", lambda name: None)
     ours = table_model(TABLE, bos="none" if bos == "auto" else bos)
     theirs = nll.load(gguf.name, bos=bos)
     fields = Fields(top_k=3, betas=(0.5, 2.0), kl_uniform=True)
