@@ -68,6 +68,10 @@ def _of_evaluation(evaluation: Evaluation) -> str:
     )
     if best.auroc.low <= 0.5:
         line += ", which chance can give"
+    elif best.auroc.low == best.auroc.high:
+        line += ", an interval without width, since they are few or easy"
+    elif len(scores) > 1:
+        line += ", a little too good, for the best was picked on these very texts"
     blind = [r for r in evaluation.results if r.name in ("bag of words", "length in tokens")]
     told = [max(float(r.auroc.value), 1 - float(r.auroc.value)) for r in blind]
     known = [(v, r.name) for v, r in zip(told, blind, strict=True) if v == v]
