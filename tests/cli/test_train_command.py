@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 
 import nll
 from nll import metrics
+from nll.cli._terminal import Interrupted
 from nll.negatives import rouge
 from nll.testing import random_model
 
@@ -254,6 +255,20 @@ def test_what_the_report_cannot_read_is_told(nll_real, tmp_path, model) -> None:
     ran = nll_real("unlearn-report", model, model, "--forget", "f.jsonl", "--retain", "f.jsonl",
                    "-o", "f.jsonl")  # fmt: skip
     assert (ran.code, ran.err.count("\n")) == (2, 1)
+
+
+def test_an_interrupted_run_says_how_to_go_on(nll_real, tmp_path, model, monkeypatch) -> None:
+    def cut(*_: object, **__: object) -> None:
+        raise Interrupted(signal.SIGINT)
+
+    monkeypatch.setattr("nll.runs._train.train", cut)
+    rows = jsonl(tmp_path / "rows.jsonl", [{"text": "abe is a cook"}])
+    options = ("train", "finetune", "--data", rows, "-m", model, "-o", tmp_path / "out")
+    ran = nll_real(*options)
+    assert (ran.code, ran.err.count("\n")) == (130, 1)
+    assert "before the first checkpoint" in ran.err
+    (tmp_path / "out" / "checkpoints" / "checkpoint-3").mkdir(parents=True)
+    assert "with --resume the same command goes on" in nll_real(*options).err
 
 
 def command(*args: object) -> list[str]:

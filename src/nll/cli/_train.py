@@ -9,7 +9,7 @@ import typer
 
 from nll.cli import _options as o
 from nll.cli._shared import takes
-from nll.cli._terminal import plain, progress, say
+from nll.cli._terminal import Interrupted, plain, progress, say
 
 if TYPE_CHECKING:
     from nll.runs._train import Trained
@@ -308,12 +308,22 @@ def _run(kind: str, common: Common, given: dict[str, Any], reference: str | None
         return 0
     if is_main():
         with progress("steps") as (tell, tick):
-            done = run(settings, common.source, common.out, resume=common.resume, say=tell,
-                       tick=tick)  # fmt: skip
+            try:
+                done = run(settings, common.source, common.out, resume=common.resume, say=tell,
+                           tick=tick)  # fmt: skip
+            except Interrupted:
+                tell(_of_interruption(common.out))
+                raise
         _show_end(done, common.out)
     else:
         run(settings, common.source, common.out, resume=common.resume)
     return 0
+
+
+def _of_interruption(out: Path) -> str:
+    if any(out.glob("checkpoints/checkpoint-*")):
+        return f"interrupted; with --resume the same command goes on from what {out} holds"
+    return f"interrupted before the first checkpoint; --resume begins {out} again"
 
 
 def _show_end(done: Trained, out: Path) -> None:
