@@ -6,10 +6,12 @@ import json
 import random
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 import nll
+from nll.cli._questions import _of_empty_answers
 from nll.testing import bigram_table, table_model
 from nll.trace import Text
 
@@ -200,6 +202,13 @@ def test_threshold_of_ones_own_texts(nll_real, labelled, tmp_path) -> None:
     assert "two values" in moved.err
     moved = nll_real("ood", "other.jsonl", *MODEL, *fit)
     assert "do not look like the 12 that the threshold was fitted on" in moved.err
+
+
+def test_empty_answers_are_told() -> None:
+    told = _of_empty_answers(pa.table({"answer": ["", "Paris", None]}))
+    assert told.startswith("2 of 3 answers are empty")
+    assert _of_empty_answers(pa.table({"answer": ["Paris"]})) == ""
+    assert _of_empty_answers(pa.table({"id": ["a"]})) == ""
 
 
 def test_stored_traces_answer_without_a_model(nll_real, labelled, tmp_path, monkeypatch) -> None:

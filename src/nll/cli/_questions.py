@@ -51,7 +51,8 @@ def uncertainty(
 
     \b
     Questions (column text, question, prompt, or messages) are answered by the model, greedily;
-    with --n-samples more answers are drawn, and how far they agree is scored too.
+    with --n-samples more answers are drawn, and how far they agree is scored too. A chat model
+    wants messages, [{"role": "user", "content": ...}]: text is continued without its template.
     Scores: G-NLL, perplexity, mean entropy, worst token; semantic entropy and others of samples;
     of answers that are given, how much the prompt adds to their likelihood (PMI).
     Example: nll uncertainty questions.jsonl --n-samples 10 -o answers.parquet
@@ -161,8 +162,22 @@ def _ask(
         if cut.score == found.main and cut.drift is not None and cut.drift.warning:
             say(cut.drift.warning)
     code = done(found.outcome, out)
+    if line := _of_empty_answers(found.table):
+        say(line)
     say(found.reading)
     return code
+
+
+def _of_empty_answers(table: pa.Table) -> str:
+    """What to say where the model ended at once, as chat models do on bare questions."""
+    answers = table["answer"].to_pylist() if "answer" in table.column_names else []
+    empty = sum(not a for a in answers)
+    if not empty:
+        return ""
+    return (
+        f"{empty} of {len(answers)} answers are empty: the model ended at once; a chat model wants "
+        "the questions as a column messages"
+    )
 
 
 def _short(table: pa.Table, main: str) -> pa.Table:
