@@ -127,4 +127,6 @@ def test_few_seeds_have_wide_intervals() -> None:
     found = seeds_finding("x", [1.0, 2.0, 3.0])
     assert (found.value, found.n) == (2, 3)
     assert found.high - found.value == pytest.approx(4.302653 / math.sqrt(3), rel=1e-5)
+    bounded = seeds_finding("x", [0.9, 1.0, 1.0], share=True)
+    assert bounded.low < 0.9 < bounded.high == 1.0
     assert seeds_finding("x", [1.0]).low is None

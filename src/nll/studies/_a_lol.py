@@ -79,7 +79,10 @@ def a_lol(setting: Setting) -> Outcome:
         verdict,
         why,
         findings=[
-            *(seeds_finding(f"share of the true answer, {n}", share[n]) for n in METHODS[4:]),
+            *(
+                seeds_finding(f"share of the true answer, {n}", share[n], share=True)
+                for n in METHODS[4:]
+            ),
             ours,
             seeds_finding("A-LoL minus wBC", _less(share, "A-LoL", "wBC")),
             seeds_finding("A-LoL seq minus wBC", _less(share, "A-LoL seq", "wBC")),
@@ -95,7 +98,7 @@ def a_lol(setting: Setting) -> Outcome:
             ),
         ],
         baselines=[
-            seeds_finding(f"share of the true answer, {n}", share[n])
+            seeds_finding(f"share of the true answer, {n}", share[n], share=True)
             for n in ("reference", *METHODS[:4])
         ],
         tables={

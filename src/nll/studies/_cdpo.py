@@ -97,13 +97,17 @@ def cdpo(setting: Setting) -> Outcome:
             after[method].append(_standing(own, net, pairs, tested, seed))
             setting.say(f"cdpo: seed {seed}, {method}, {after[method][-1]['accuracy']:.3f}")
     found = [
-        seeds_finding(f"AUROC, {SCORES['contrast']}", areas["contrast"]),
+        seeds_finding(f"AUROC, {SCORES['contrast']}", areas["contrast"], share=True),
         seeds_finding(
             "AUROC above the base model's nll", np.subtract(areas["contrast"], areas["p"]).tolist()
         ),
-        seeds_finding("lowest s within one of the rollouts' critical token", agreed["contrast"]),
-        seeds_finding("chains with a critical token by rollouts", agreed["exists"]),
-        seeds_finding("rollouts' critical token is the first wrong digit", agreed["rollouts"]),
+        seeds_finding(
+            "lowest s within one of the rollouts' critical token", agreed["contrast"], share=True
+        ),
+        seeds_finding("chains with a critical token by rollouts", agreed["exists"], share=True),
+        seeds_finding(
+            "rollouts' critical token is the first wrong digit", agreed["rollouts"], share=True
+        ),
         seeds_finding("accuracy, cDPO minus DPO", _less(after, "cDPO", "DPO", "accuracy")),
         seeds_finding("chosen log-prob, DPO", [r["chosen"] for r in after["DPO"]]),
         seeds_finding("chosen log-prob, cDPO", [r["chosen"] for r in after["cDPO"]]),
@@ -115,8 +119,14 @@ def cdpo(setting: Setting) -> Outcome:
         why,
         findings=found,
         baselines=[
-            *(seeds_finding(f"AUROC, {SCORES[n]}", areas[n]) for n in SCORES if n != "contrast"),
-            seeds_finding("highest nll within one of the rollouts' critical token", agreed["p"]),
+            *(
+                seeds_finding(f"AUROC, {SCORES[n]}", areas[n], share=True)
+                for n in SCORES
+                if n != "contrast"
+            ),
+            seeds_finding(
+                "highest nll within one of the rollouts' critical token", agreed["p"], share=True
+            ),
         ],
         tables={
             "After training on the same pairs, mean over seeds": [

@@ -30,17 +30,21 @@ def auroc_finding(
     return Finding(name, float(found.value), float(found.low), float(found.high), len(y))
 
 
-def seeds_finding(name: str, values: Sequence[float]) -> Finding:
-    """Mean over seeds with its 95% interval by Student's t; without one for a single seed."""
+def seeds_finding(name: str, values: Sequence[float], *, share: bool = False) -> Finding:
+    """Mean over seeds with its 95% interval by Student's t; without one for a single seed.
+
+    share: the values cannot leave [0, 1] (a share, an AUROC), and so the interval ends there.
+    """
     from scipy import stats
 
     held = np.asarray(values, float)
     if len(held) < 2:
         return Finding(name, float(held.mean()), n=len(held))
     wide = float(stats.t.ppf(0.975, len(held) - 1) * held.std(ddof=1) / np.sqrt(len(held)))
-    return Finding(
-        name, float(held.mean()), float(held.mean() - wide), float(held.mean() + wide), len(held)
-    )
+    low, high = float(held.mean()) - wide, float(held.mean()) + wide
+    if share:
+        low, high = max(low, 0.0), min(high, 1.0)
+    return Finding(name, float(held.mean()), low, high, len(held))
 
 
 def by_name(findings: Sequence[Finding]) -> Mapping[str, Finding]:

@@ -91,7 +91,7 @@ def compositional_nll(setting: Setting) -> Outcome:
             Finding("true entropy on the plane", truth),
             *(
                 seeds_finding(f"the noise itself, AUROC of {kind}",
-                           [r[kind] for r in strange["noise"]])
+                           [r[kind] for r in strange["noise"]], share=True)
                 for kind in KINDS
             ),
         ],
