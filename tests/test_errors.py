@@ -24,3 +24,4 @@ def test_the_first_line_of_an_error(error: Exception, told: str) -> None:
 def test_a_long_line_is_cut() -> None:
     assert first_line(ValueError("x" * 1000)) == "x" * 300
     assert first_line(ValueError("x" * 1000), most=10) == "x" * 10
+    assert first_line(ValueError("No such place. " + "advice " * 100)) == "No such place"

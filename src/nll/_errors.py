@@ -37,7 +37,9 @@ class BadFile(BadInput):
 
 
 def first_line(error: BaseException, most: int = 300) -> str:
-    """The first line of another package's error, cut at `most` characters, without the advice that
-    follows; the name of its kind when it says nothing."""
+    """The first line of another package's error, without the advice that follows; of one above
+    `most` characters its first sentence; the name of its kind when it says nothing."""
     lines = str(error).strip().splitlines()
-    return lines[0][:most] if lines else type(error).__name__
+    if not lines:
+        return type(error).__name__
+    return lines[0] if len(lines[0]) <= most else lines[0].split(". ")[0][:most]

@@ -62,8 +62,9 @@ def _of_evaluation(evaluation: Evaluation) -> str:
     if not scores:
         return "no score could be measured on these labels"
     best = max(scores, key=lambda r: float(r.auroc.value))
+    which = f"of {len(scores)} scores {best.name}" if len(scores) > 1 else best.name
     line = (
-        f"of {len(scores)} scores {best.name} tells the {evaluation.n} labelled texts apart best, "
+        f"{which} tells the {evaluation.n} labelled texts apart{' best' * (len(scores) > 1)}, "
         f"AUROC {best.auroc.value:.2f} ({best.auroc.low:.2f} to {best.auroc.high:.2f})"
     )
     if best.auroc.low <= 0.5:
