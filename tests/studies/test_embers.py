@@ -54,7 +54,8 @@ def test_the_published_accuracies_stand_in_the_table(rows):
         (1.0, 1.5, 0.4, 0.3, "inconclusive"),
         (1.0, 5.0, 0.1, -0.1, "inconclusive"),
         (-0.1, -0.5, 0.4, 0.3, "not supported"),
-        (1.0, 5.0, 0.0, 0.0, "not supported"),
+        (1.0, 5.0, 0.0, -0.1, "inconclusive"),
+        (1.0, 5.0, -0.2, -0.3, "not supported"),
     ],
 )
 def test_the_verdict_follows_the_falsifier(coefficient, z, gap, low, verdict):

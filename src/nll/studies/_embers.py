@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nll import metrics
-from nll.studies._common import auroc_finding, grouped_bars, read_json_lines, read_table
+from nll.studies._common import (
+    auroc_finding,
+    grouped_bars,
+    read_json_lines,
+    read_table,
+    seeds_finding,
+)
 from nll.studies._embers_toy import Cell, toy_world
 from nll.studies._study import Finding, Outcome, Setting, Verdict, study
 from nll.tasks import (
@@ -39,6 +45,7 @@ PREDICTORS = ("input_logprob", "output_logprob", "input_ntokens", "output_ntoken
 SHOTS = ("They put the box on a table.", "We saw the old house near a river.", "Stay here for now!")
 FLOOR = 15  # right answers of 300 below which, or this near to all, a cell tells nothing
 GPT4 = "gpt-4-0613"
+TOYS = 3  # training runs: one alone has put the gaps on either side of 0
 ANSWERS, CHOICES = 40, 10  # items a condition in quick mode
 
 Sentences = Mapping[str, Mapping[str, Sequence[str]]]
@@ -67,11 +74,14 @@ def embers(setting: Setting) -> Outcome:
     choice, blind = _choices(setting, sentences)
     setting.say("embers: training the toy model")
     corpus = read_json_lines(setting.file("step-length", "gsm8k_solutions.jsonl.gz"))
-    toy = toy_world(
-        [r["question"] for r in corpus], count=20_000 if setting.quick else 80_000,
-        seed=setting.seed,
-    )  # fmt: skip
-    gaps = _gaps(toy, setting.seed)
+    toys = []
+    for run in range(TOYS):
+        count = 20_000 if setting.quick else 80_000
+        toys.append(
+            toy_world([r["question"] for r in corpus], count=count, seed=setting.seed + run)
+        )
+        setting.say(f"embers: toy model {run + 1} of {TOYS}")
+    gaps = _gaps(toys)
     verdict, why = _judge(cells, gaps)
     return Outcome(
         verdict,
@@ -101,9 +111,13 @@ def embers(setting: Setting) -> Outcome:
             ],
             "This model's greedy answers, three examples in the prompt": own,
             "This model's choice among four candidates (chance 0.25)": choice,
-            "Toy model: share decoded whole, and nats a letter, on the same 300 held-out pieces": [
-                {"cell": name, "right": float(c.right.mean()), "nll": c.nll}
-                for name, c in toy.items()
+            "Toy models: share of 300 held-out pieces decoded whole, nats a letter, mean of runs": [
+                {
+                    "cell": name,
+                    "right": float(np.mean([toy[name].right.mean() for toy in toys])),
+                    "nll": float(np.mean([toy[name].nll for toy in toys])),
+                }
+                for name in toys[0]
             ],
         },
         notes=[
@@ -111,7 +125,8 @@ def embers(setting: Setting) -> Outcome:
             "tokens are GPT-4's throughout and collinear with log-probability.",
             "A greedy answer is the target exactly when each of its tokens has rank 1 after the "
             "ones before it, which one pass shows; 'tokens right' is the share of such tokens.",
-            "The toy world is one training run: 12 letters a piece, questions of GSM8K as corpus.",
+            f"The toy world is {TOYS} training runs, and its intervals are over runs: 12 letters a "
+            "piece, questions of GSM8K as corpus.",
         ],
         figure=_figure(cells),
     )  # fmt: skip
@@ -261,17 +276,18 @@ def _choices(setting: Setting, sentences: Sentences) -> tuple[list[dict[str, Any
     return out, Finding(name, alone.value, alone.low, alone.high, total)
 
 
-def _gaps(toy: Mapping[str, Cell], seed: int) -> list[Finding]:
-    out = []
-    for name, left, right in (
+def _gaps(toys: Sequence[Mapping[str, Cell]]) -> list[Finding]:
+    pairs = (
         ("toy: common minus rare cipher", "rot13 common", "rot12 common"),
         ("toy: common minus shuffled text, common cipher", "rot13 common", "rot13 shuffled"),
         ("toy: common minus shuffled text, rare cipher", "rot12 common", "rot12 shuffled"),
-    ):
-        gap = toy[left].right - toy[right].right
-        found = metrics.bootstrap(lambda x: float(np.mean(x)), gap, seed=seed)
-        out.append(Finding(name, float(found.value), float(found.low), float(found.high), len(gap)))
-    return out
+    )
+    return [
+        seeds_finding(
+            name, [float(toy[left].right.mean() - toy[right].right.mean()) for toy in toys]
+        )
+        for name, left, right in pairs
+    ]
 
 
 def _judge(cells: Sequence[Mapping[str, Any]], gaps: Sequence[Finding]) -> tuple[Verdict, str]:
@@ -282,7 +298,7 @@ def _judge(cells: Sequence[Mapping[str, Any]], gaps: Sequence[Finding]) -> tuple
         f"{len(held)} cells off floor and ceiling (least z {least['z']:.1f}: {least['task']}, "
         f"{least['model']}); toy gaps {', '.join(f'{g.value:.2f}' for g in gaps)}"
     )
-    if least["ours"] <= 0 or min(g.value for g in gaps) <= 0:
+    if least["ours"] <= 0 or min(g.high or 0.0 for g in gaps) <= 0:
         return "not supported", f"{told}: a coefficient or a gap is not positive."
     if least["z"] < 2 or min(g.low or 0.0 for g in gaps) <= 0:
         return "inconclusive", f"{told}: positive throughout, but not beyond every interval."
