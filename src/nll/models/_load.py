@@ -145,16 +145,16 @@ def _open(
         place = torch.device(_device(device))
     except RuntimeError as error:
         raise BadInput(f"unknown device {device!r}: {first_line(error)}") from None
-    try:
-        torch.zeros(1, device=place).item()
-    # What torch raises of a device that is not here differs with its kind and build.
-    except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
-        raise BadInput(f"device {device!r} cannot be used here: {first_line(error)}") from None
     whole = dtype == "int8"
     if whole and place.type != "cpu":
         raise BadInput("dtype int8 is for the CPU; on a GPU use bfloat16 or float16")
     if whole:
         dtype = "float32"
+    try:
+        torch.zeros(1, device=place).item()
+    # What torch raises of a device that is not here differs with its kind and build.
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
+        raise BadInput(f"device {device!r} cannot be used here: {first_line(error)}") from None
     try:
         with quiet():
             tokenizer = AutoTokenizer.from_pretrained(name, **common)
