@@ -118,15 +118,11 @@ def _answers(model: LocalModel, group: Sequence[_Asked], how: How, seed: int) ->
 
 def _read(model: LocalModel, prompt: Encoded, how: How) -> list[int]:
     """The ids that the model reads; raises BadInput where there is no room for an answer."""
-    bos, context = model.tokenizer.bos_id, model.network.context
+    bos = model.tokenizer.bos_id
     read: list[int] = ([] if bos is None else [bos]) + prompt.ids.tolist()
     if not read:
         raise BadText("empty", "an empty prompt needs a BOS token to start from (bos='bos')")
-    if len(read) + how.max_new_tokens > context:
-        raise BadInput(
-            f"the prompt has {len(read)} tokens; with {how.max_new_tokens} new ones it exceeds the "
-            f"context of {context}"
-        )
+    how.check_room(len(read), model.network.context)
     return read
 
 

@@ -46,3 +46,11 @@ class How:
     def sampling(self) -> dict[str, Any]:
         """The settings of drawn answers, as a provenance holds them; the seed comes with it."""
         return {"temperature": self.temperature, "top_p": self.top_p, "top_k": self.top_k}
+
+    def check_room(self, read: int, context: int) -> None:
+        """Raise BadInput where an answer does not fit the context behind `read` tokens."""
+        if read + self.max_new_tokens > context:
+            raise BadInput(
+                f"the prompt has {read} tokens; with {self.max_new_tokens} new ones it exceeds the "
+                f"context of {context}"
+            )

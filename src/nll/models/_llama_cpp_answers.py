@@ -86,12 +86,7 @@ def _prompt(model: LlamaCppModel, prompt: TextLike, how: How) -> Encoded:
         if whole or not model.start
         else Encoded("", np.empty(0, np.int64), np.empty((0, 2), np.int32), 0, "text", None)
     )
-    read = len(model.start) + len(encoded.ids)
-    if read + how.max_new_tokens > model.context:
-        raise BadInput(
-            f"the prompt has {read} tokens; with {how.max_new_tokens} new ones it exceeds the "
-            f"context of {model.context}"
-        )
+    how.check_room(len(model.start) + len(encoded.ids), model.context)
     return dataclasses.replace(
         encoded, prompt_tokens=len(encoded.ids), kind="completion", id=text.id
     )
