@@ -49,6 +49,7 @@ class Drawing:
         self.texts: list[Drawn] = []
         self.strings = Strings()
         self.runs: dict[Facts, int] = {}
+        self._places: dict[Facts, int] = {}
         self.tokens = self.scored = 0
         self.total = 0.0
         self._nll = array("d")
@@ -89,12 +90,13 @@ class Drawing:
         if trace.top_ids is not None:
             self._widest = max(self._widest, trace.top_ids.shape[1])
         facts = facts_of(trace.provenance)
+        run = self._places.setdefault(facts, len(self._places))
         self.runs[facts] = self.runs.get(facts, 0) + 1
         self.texts.append(
             Drawn(
                 trace.id, len(trace), len(values), trace.prompt_tokens,
                 float(-values.mean()) if len(values) else float("nan"),
-                list(self.runs).index(facts), str(island(packed(trace, self.strings, kept))),
+                run, str(island(packed(trace, self.strings, kept))),
             )
         )  # fmt: skip
 
